@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -248,11 +249,49 @@ def test_a_terminal_shows_what_the_command_waits_for(
     configured.mail.deliver("alice", "a mail")
     terminal(80)
     result = run("mail", "watch", "--messages", "1")
-    first, second = result.err.splitlines()
+    first, *rest = result.err.splitlines()
     assert first == "pythpeer: following the mailbox; Ctrl-C stops"
-    assert "receives none of this mail, unless it has the same --store" in second
+    assert max(map(len, rest)) <= 80
+    assert "receives none of this mail, unless it has the same --store" in " ".join(rest)
     assert re.search(r" mail +alice │ a mail", unstyled(result.out))
     assert "following" not in run("mail", "all").err
+
+
+@pytest.mark.parametrize("command", [["chat", "tail", "--after", "0"], ["mail", "watch"]])
+def test_a_command_with_a_store_does_not_ask_for_one(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    tmp_path: Path,
+    command: list[str],
+) -> None:
+    """The line about programs with two stores is for commands without one."""
+    configured.chat.say("alice", "hello")
+    configured.mail.deliver("alice", "a mail")
+    terminal(80)
+    stores = {True: ["--store", str(tmp_path / "x.sqlite")], False: []}
+    for given, options in stores.items():
+        err = run(*command, "--messages", "1", *options).err
+        assert ("--store" in err) == (not given)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_help_of_commands_is_broken_between_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """A paragraph fills its lines at any width; a command in it stays whole."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [line.rstrip() for line in run("chat", "post", "--help").out.splitlines()]
+    start = next(at for at, line in enumerate(lines) if line.startswith("Text of more"))
+    paragraph = lines[start : lines.index("", start)]
+    assert paragraph[-1].endswith("is printed.")
+    assert all(
+        len(line) <= width < len(f"{line} {after.split()[0]}")
+        for line, after in itertools.pairwise(paragraph)
+    )
+    out = run("completion", "--help").out
+    path = "~/.local/share/bash-completion/completions/pythpeer"
+    assert f"pythpeer completion bash \\\n> {path}\n" in out or width < len(path) + 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
@@ -514,6 +553,12 @@ def test_a_key_as_a_wrong_argument_is_not_shown(run: Run, arguments: str, key: s
         assert one_line(result.err)
     for part in (key, key[:6], "c4n4ry", "of_a"):
         assert part not in result.out + result.err
+
+
+def test_a_hidden_argument_is_explained(run: Run) -> None:
+    """The reader sees three asterisks that were not typed; other errors do not mention them."""
+    assert "*** is not shown, because it could be a key" in run("chat", "tial", "extra").err
+    assert "could be a key" not in run("staff").err
 
 
 @pytest.mark.parametrize("arguments", ["serve --port {}", "serve --pythbots-port={}", "chat {}"])

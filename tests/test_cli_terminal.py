@@ -176,7 +176,7 @@ def test_an_interrupted_long_text_prints_what_was_posted(
     process.read_until("posting 1 of 2")
     process.type("\x03")
     assert process.finish() == 130
-    assert "may or may not have been sent\r\n1\r\n" in unstyled(process.shown)
+    assert "may or may not have been\r\nsent\r\n1\r\n" in unstyled(process.shown)
     assert len(configured.chat.messages) <= 2
 
 

@@ -126,7 +126,7 @@ def test_every_command_is_on_the_page(command: str) -> None:
 def test_exit_codes_are_those_of_the_help() -> None:
     """The page has each exit code of the help, with the same meaning."""
     codes = re.findall(r"^  (\d+) +(.+)$", HELP, re.MULTILINE)
-    assert len(codes) == 5
+    assert len(codes) == 6
     for code, meaning in codes:
         assert f"| {code} | {meaning} |" in PAGE
 

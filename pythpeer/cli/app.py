@@ -22,7 +22,12 @@ __all__ = ["app", "run", "without_values"]
 MIN_KEY: Final = 4
 """Characters of an argument from which it is not shown, because it may be a key."""
 
-app: Final = App(name="pythpeer", help=HELP, help_format="plaintext", version=VERSION)
+MASK: Final = "***"
+"""What is shown in place of an argument."""
+
+HIDDEN: Final = f" ({MASK} is not shown, because it could be a key)"
+
+app: Final = App(name="pythpeer", help=HELP, help_format="markdown", version=VERSION)
 for _name, _command in COMMANDS.items():
     app.command(f"{__package__}.{_command[0]}", name=_name)
 
@@ -43,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
             result = command(*bound.args, **bound.kwargs)
             code = runner.run(result) if inspect.iscoroutine(result) else result
         return code if isinstance(code, int) else 0
-    raise InvalidRequestError(f"{reason} (see --help)")
+    hidden = HIDDEN if MASK in reason else ""
+    raise InvalidRequestError(f"{reason}{hidden} (see --help)")
 
 
 def _message(error: CycloptsError) -> str:
@@ -65,7 +71,7 @@ def without_values(message: str, values: Iterable[str]) -> str:
     for part in sorted(parts - set(_names(app)), key=len, reverse=True):
         if len(part) >= MIN_KEY:
             for spelling in (part, repr(part)[1:-1]):
-                message = re.sub(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", "***", message)
+                message = re.sub(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", MASK, message)
     return message
 
 

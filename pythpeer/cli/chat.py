@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from ..peerbet import MAX_TEXT
 from ..validation import INT32_MAX
 from .connect import PEERBET_KEY, connected
-from .follow import follow
+from .follow import conflict, follow
 from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
 from .output.console import print_line, write_json
@@ -43,12 +43,12 @@ async def tail(
 ) -> None:
     """Show chat messages as they are received, until Ctrl-C.
 
-    Another program with the same key must use the same store: with two
-    stores they send requests too early, which the service may reject.
+    Another program with the same key must use the same store: with two stores they send requests
+    too early, which the service may reject.
     """
     async with connected(store) as session:
         stream = session.peerbet.chat_stream(after=after, name=name, on_gap="raise")
-        await follow(stream, Rows(json=json), messages, "the chat", CONFLICT)
+        await follow(stream, Rows(json=json), messages, "the chat", conflict(store, CONFLICT))
 
 
 @chat.command(usage="Usage: pythpeer chat post [OPTIONS] TEXT | -")
@@ -66,8 +66,8 @@ async def post(
 ) -> None:
     """Post a message, once, and print its id.
 
-    Text of more than 250 characters is posted in parts that end between
-    words, about one a second, and the id of each is printed.
+    Text of more than 250 characters is posted in parts that end between words, about one a second,
+    and the id of each is printed.
     """
     message = await read_text(text, stdin=stdin)
     posted: list[int] = []

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 __all__ = ["completion"]
 
+completion: Final = App(name="completion", help_format="plaintext")
+"""Its help has commands, whose lines must stay as they are."""
 
-def completion(
+
+@completion.default
+def print_script(
     shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")], /
 ) -> None:
-    """Print the script that completes commands and options in a shell.
+    r"""Print the script that completes commands and options in a shell.
 
-    bash: pythpeer completion bash > ~/.local/share/bash-completion/completions/pythpeer
-    zsh: pythpeer completion zsh > a file named _pythpeer in a directory of fpath
-    fish: pythpeer completion fish > ~/.config/fish/completions/pythpeer.fish
+    In bash:
+
+    pythpeer completion bash \
+    > ~/.local/share/bash-completion/completions/pythpeer
+
+    In fish:
+
+    pythpeer completion fish \
+    > ~/.config/fish/completions/pythpeer.fish
+
+    In zsh, write it into a file named _pythpeer in a folder of
+    fpath.
     """
     from .app import app  # late: it lists this command
 

@@ -6,9 +6,15 @@ import sys
 
 from .. import ChatMessage, GapError, Mail, Stream
 from . import runner, runtime
+from .connect import store_name
 from .output.rows import Rows
 
-__all__ = ["follow"]
+__all__ = ["conflict", "follow"]
+
+
+def conflict(store: str | None, text: str) -> str | None:
+    """Return *text*, about programs with two stores, if the command has no store to share."""
+    return text if store_name(store) == "memory" else None
 
 
 async def follow(
@@ -16,16 +22,17 @@ async def follow(
     rows: Rows,
     messages: int | None,
     subject: str,
-    conflict: str,
+    warning: str | None,
 ) -> None:
     """Print each item when it is received, and acknowledge it after it was printed.
 
-    *conflict* is what happens to other programs with the same key; it is printed at a terminal,
-    as the first line, with the *subject*.
+    At a terminal the first lines are the *subject*, and the *warning* if there is one: what happens
+    to other programs with the same key.
     """
     if sys.stderr.isatty():
         runtime.print_error(f"following {subject}; Ctrl-C stops")
-        runtime.print_error(conflict)
+        if warning is not None:
+            runtime.print_error(warning)
     shown = 0
     async with stream:
         with runner.stop_when_pipe_closes():

@@ -60,7 +60,7 @@ async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = Fal
 
 
 def _duration(member: StaffMember) -> str:
-    """Return the time in office as sent, with days on a terminal if it can be seconds.
+    """Return the time in office as sent, and on a terminal the days if it can be seconds.
 
     The service does not document the unit.
     """
@@ -68,7 +68,7 @@ def _duration(member: StaffMember) -> str:
     if held is None or not DAY <= held <= MAX_OFFICE or not sys.stdout.isatty():
         return "" if member.time_held is None else str(member.time_held)
     days = int(held // DAY)
-    return f"{held} ({days:,} day{'' if days == 1 else 's'})"
+    return f"{days:,} day{'' if days == 1 else 's'}"
 
 
 async def stats(chat_id: ChatId, /, *, store: StorePath = None, json: Json = False) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from .connect import PERSONAL_KEY, connected
-from .follow import follow
+from .follow import conflict, follow
 from .input import read_text
-from .options import Flag, Json, Messages, Name, Stdin, StorePath
+from .options import Flag, Json, Mails, Name, Stdin, StorePath
 from .output.console import as_json, print_line, write_json
 from .output.progress import Progress
 from .output.rows import Rows
@@ -32,22 +32,21 @@ CONFLICT: Final = (
 async def watch(
     *,
     name: Name = None,
-    messages: Messages = None,
+    messages: Mails = None,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
     """Show unread mail, and new mail as it is received, until Ctrl-C.
 
-    The service marks mail as read when it sends it. Mail that was not shown
-    because the command ended is shown the next time if there is a store, and
-    is in "pythpeer mail all" in any case.
+    The service marks mail as read when it sends it. If the command ends before it shows a mail,
+    the mail is shown next time, with a store. "pythpeer mail all" always lists it.
 
-    Another program with the same key, such as your bot, does not receive the
-    mail that is shown here, unless it uses the same store.
+    Another program with the same key, such as your bot, does not receive the mail that is shown
+    here, unless it uses the same store.
     """
     async with connected(store, PERSONAL_KEY) as session:
         stream = session.pythbots.mail_stream(name=name)
-        await follow(stream, Rows(json=json), messages, "the mailbox", CONFLICT)
+        await follow(stream, Rows(json=json), messages, "the mailbox", conflict(store, CONFLICT))
 
 
 @mail.command(usage="Usage: pythpeer mail send [OPTIONS] TO (TEXT | -)")

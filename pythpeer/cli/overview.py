@@ -31,6 +31,7 @@ Exit codes:
   1    the service or the network failed, or there was an API error
   2    invalid usage or configuration: nothing was sent
   3    outcome unknown: it may have been sent, and was not repeated
+  4    of doctor: there are warnings, and no problem
   130  interrupted by Ctrl-C (143 by SIGTERM); a message or a roll may have been sent
 """
 

@@ -10,8 +10,12 @@ import contextlib
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .signals import SIGNAL_EXIT_BASE, SIGNALS, Interrupted
+
+if TYPE_CHECKING:
+    from ..errors import PythpeerError
 
 __all__ = [
     "FAILED",
@@ -27,13 +31,39 @@ FAILED = 1
 USAGE = 2
 UNKNOWN = 3
 
+COMMANDS = {
+    "peerbet.chat.get": "chat",
+    "peerbet.chat.set": "chat post",
+    "peerbet.dice.roll": "dice roll",
+    "pythbots.crank": "staff",
+    "pythbots.cstats": "stats",
+    "pythbots.mail": "mail",
+    "pythbots.userinfo": "user",
+}
+"""The command whose requests an endpoint receives, by the endpoint's name."""
+
 
 def print_error(text: str) -> None:
-    """Print a text on stderr, as one line."""
+    """Print a text on stderr, as one line, which is broken between words on a terminal."""
     from ..sanitize import sanitize
 
+    line = f"pythpeer: {' '.join(sanitize(text).split())}"
     with contextlib.suppress(OSError, ValueError):  # stderr is closed
-        print(f"pythpeer: {' '.join(sanitize(text).split())}", file=sys.stderr, flush=True)
+        print(_wrapped(line) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def _text_of(error: PythpeerError) -> str:
+    """Return the text of an error, with the command in place of the endpoint's name."""
+    command = COMMANDS.get(error.endpoint or "")
+    return str(error) if command is None else f"{command}: {error.args[0]}"
+
+
+def _wrapped(line: str) -> str:
+    import shutil
+    import textwrap
+
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def report_error(error: BaseException) -> int:
@@ -46,7 +76,7 @@ def report_error(error: BaseException) -> int:
                 print(file=sys.stderr)  # after the ^C of the terminal
             return SIGNAL_EXIT_BASE + error.number
         case PythpeerError():
-            print_error("; ".join([str(error), *getattr(error, "__notes__", [])]))
+            print_error("; ".join([_text_of(error), *getattr(error, "__notes__", [])]))
             if isinstance(error, InvalidRequestError):
                 return USAGE
             return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED

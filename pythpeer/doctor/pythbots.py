@@ -285,7 +285,7 @@ def check_mail(document: Json, hidden: Hidden = NOTHING_HIDDEN) -> Iterator[Find
     if not mails:
         yield Finding("pythbots.mail.empty", Status.OK, "an empty mailbox can be read")
         return
-    text = "how an empty list looks is unknown: there is mail, and readnew is never requested here"
+    text = "not checked: the form of an empty mailbox, because there is mail"
     yield Finding("pythbots.mail.empty", Status.SKIPPED, text)
     yield _check_ids(mails)
     if len(mails) > 1:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ... import ChatMessage, Mail, MergedStream, Session, merge
 from ...testing import FakeServices
 from .. import runner, runtime
-from ..options import Json, Messages
+from ..options import Json, MessagesAndMails
 from ..output.console import make_console
 from ..output.rows import Rows
 from .dashboard import WIDE, Dashboard
@@ -32,7 +32,7 @@ MAX_SHOWN: Final = 5
 
 def demo(
     *,
-    messages: Messages = None,
+    messages: MessagesAndMails = None,
     json: Json = False,
     seed: Annotated[
         int | None, Parameter(help="The same number gives the same conversation.")
@@ -120,7 +120,7 @@ class Demo:
         end = f"It ends after {self._limit} of them." if self._limit else "Ctrl-C stops it."
         self._print("pythpeer demo: a fake chat and a fake mailbox on this machine", "bold")
         self._print(
-            "Invented people talk. A real session polls over HTTP, once a second each, shows new"
+            "Invented people talk. A real client reads both once a second, over HTTP, shows new"
             f" messages and mails, and replies to !ping. {end}"
         )
         self._print("")

@@ -37,9 +37,15 @@ def to_store_error(error: Exception, path: Path) -> StoreError:
     if isinstance(error, Error) and hasattr(error, "sqlite_errorcode"):
         return _sqlite_error(error, path)
     if isinstance(error, OSError):
+        if not path.parent.exists():
+            return _no_folder(path)
         reason = error.strerror or type(error).__name__
         return store_error(Path(error.filename or path), f"cannot be opened: {reason}")
     return damaged_error(path)
+
+
+def _no_folder(path: Path) -> StoreError:
+    return store_error(path, "cannot be opened: its folder does not exist")
 
 
 def _sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
