@@ -49,8 +49,13 @@ Left out are the tests that cost most: of a browser, of each feature on Redis, a
 are killed; and those of interrupts, which trace by themselves: nothing is measured after them.
 """
 
-WHOLE = ("-n", "logical")
-"""Arguments of pytest for all tests, on the Python that runs nox."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+WHOLE = ("-n", str(CORES + 1))
+"""Arguments of pytest for all tests, on the Python that runs nox.
+
+Tests of processes and of a browser wait for them a quarter of the time: one more worker uses it.
+"""
 
 PACKED = tuple(f"tests/test_{part}.py" for part in ("exports", "layers", "readme", "page"))
 """The tests that fail if a file is missing in the packages."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from .report import Cell, Report, text
 
-__all__ = ["README", "SNIPPETS", "sentences", "speed", "summary", "write_sentences"]
+__all__ = ["README", "SNIPPETS", "promises", "sentences", "speed", "summary", "write_sentences"]
 
 README: Final = Path(__file__).parent.parent / "README.md"
 
@@ -142,15 +142,13 @@ def _best_other(reports: Reports) -> str:
 
 def sentences(reports: Reports) -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each paragraph that pages include."""
-    uneven = _libraries(reports, "jitter")
-    shares = [_number(row["share too early"]) for row in uneven if row["too early"]]
-    few = [row for row in uneven if _number(row["share too early"]) < 0.1]
-    many = [100 * share for share in shares if share >= 0.1]
+    uneven, many = _libraries(reports, "jitter"), _early_shares(reports)
+    few = [row for row in uneven if _number(row["share too early"]) < OFTEN]
     yield (
         "pacing-others",
         (
             f"Under uneven delay and an interval of 1 s, {len(many)} of {len(uneven)} common "
-            f"libraries sent {min(many):.0f} to {max(many):.0f} % of their requests too early for "
+            f"libraries sent {_percent(many)} of their requests too early for "
             f"the server, and the others {' and '.join(_count(row) for row in few)}."
         ),
     )
@@ -169,6 +167,38 @@ def sentences(reports: Reports) -> Iterator[tuple[str, str]]:
         ),
     )
     yield ("redis-figures", redis_table(reports))
+
+
+def promises(reports: Reports) -> Iterator[str]:
+    """Yield the parts of the README's sentences about pacing and loss that have figures."""
+    rates = [_number(row["rate"]) for row in _rows(reports, "pacing", 4, limiter=OURS)]
+    used = f"{100 * min(rates):.0f} to {100 * max(rates):.1f} %"
+    yield f"at 1 s {used} of the allowed rate was used"
+    many, libraries = _early_shares(reports), _libraries(reports, "jitter")
+    count = f"{NUMBERS[len(many)]} of {NUMBERS[len(libraries)]}"
+    yield f"{count} common limiters sent {_percent(many)} of their requests too early"
+    mail = _row(reports, "loss", 1, experiment="responses cut off", program="aiohttp, readnew")
+    dropped = "disconnected after the post was accepted"
+    post = _row(reports, "loss", 3, experiment=dropped, program="aiohttp, get()")
+    lost = f"lost {mail['lost']} of {mail['of']} mails"
+    yield f"plain aiohttp {lost} and duplicated {post['duplicated']} of {post['of']} posts"
+
+
+NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Small numbers as the README writes them."""
+
+OFTEN: Final = 0.1
+"""The share of requests from which on a library counts as one that sends too early."""
+
+
+def _early_shares(reports: Reports) -> list[float]:
+    """The shares of requests too early, under uneven delay, of the libraries with many."""
+    shares = [_number(row["share too early"]) for row in _libraries(reports, "jitter")]
+    return [share for share in shares if share >= OFTEN]
+
+
+def _percent(shares: list[float]) -> str:
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
 
 
 SPEED_TITLE: Final = "- **Faster than bare aiohttp.**"

@@ -38,11 +38,13 @@ KEY_VARIABLES: Final = {
 }
 """The environment variable of each key, by the name of the option. In the order of `Keys.wrap`."""
 
-TEXT_VARIABLES: Final = {
+URL_VARIABLES: Final = {
     "peerbet_url": "PYTHPEER_PEERBET_URL",
     "pythbots_url": "PYTHPEER_PYTHBOTS_URL",
-    "personal_key_param": "PYTHPEER_PERSONAL_KEY_PARAM",
 }
+"""The environment variable of each option that is the URL of a service."""
+
+TEXT_VARIABLES: Final = {**URL_VARIABLES, "personal_key_param": "PYTHPEER_PERSONAL_KEY_PARAM"}
 """The environment variable of each option that is text and no key."""
 
 SIMILARITY: Final = 0.8
@@ -159,7 +161,7 @@ def add_environment(options: SessionOptions) -> None:
     for name, variable in TEXT_VARIABLES.items():
         text = _env(variable)
         if text is not None and name not in fields:
-            fields[name] = check_url(variable, text) if name.endswith("_url") else text
+            fields[name] = check_url(variable, text) if name in URL_VARIABLES else text
     if "store" not in options:
         store = _store_from_env()
         if store is not None:

@@ -5,6 +5,7 @@ It needs the package with all extras, but no tool of the documentation.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -88,9 +89,12 @@ def broken_links(site: Path) -> Iterator[str]:
         for target in page.loaded:
             if urlsplit(target).netloc:
                 yield f"{name} loads {target}"
+        for target in (*page.loaded, *page.links):
+            if target.startswith("/"):
+                yield f"{name} refers to {target}, which is wrong where the site is in a folder"
         for target in page.links:
             url = urlsplit(target)
-            if url.scheme or url.netloc or name.name == "404.html":
+            if url.scheme or url.netloc:
                 continue
             other = (path.parent / unquote(url.path)).resolve() if url.path else path
             if not other.exists():
@@ -109,9 +113,22 @@ def unrendered(site: Path) -> Iterator[str]:
             yield f"{path.relative_to(site)} shows {markup}"
 
 
+# -- the search -----------------------------------------------------------------------------------
+
+
+def searched_sources(site: Path) -> Iterator[str]:
+    """Entries of the search's index with source code, which would be found before the texts."""
+    index = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    assert any(entry["location"].startswith("reference/") for entry in index["items"])
+    for entry in index["items"]:
+        if entry["location"].startswith("reference/") and "Source code in" in entry["text"]:
+            yield f"the search finds the source code of {entry['location']}"
+
+
 def main(site: str) -> None:
     """Print what is wrong, and fail if there is anything."""
-    problems = [*missing_names(Path(site)), *broken_links(Path(site)), *unrendered(Path(site))]
+    checks = (missing_names, broken_links, unrendered, searched_sources)
+    problems = [problem for check in checks for problem in check(Path(site))]
     print(f"{len(list(documented()))} public names and members; {len(problems)} problems")
     for problem in problems:
         print(f"  {problem}")

@@ -38,6 +38,7 @@ import msgspec
 import redis_server
 from chaos_checker import Checker, Kind, Lateness, Violation
 from fork_server import ForkedProcess, ForkServer
+from helpers import memory_folder
 from proc_chaos import MAX_LATE, STORE_UNUSABLE, Settings
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -1011,11 +1012,6 @@ async def run_store(
                 run = Run(options, store, fork_server, clock)
                 await run.run(rounds, seconds)
                 return run.violations
-
-
-def memory_folder() -> str | None:
-    """Return a folder in memory, if there is one: stores sync their files often."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that of the test kit: sockets are real, but the clock jumps to the next timer wh
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -20,7 +19,7 @@ import pytest
 import redis_server
 from cpu_time import CPU_TIME
 from fake_client import Client, connect
-from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples
+from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples, memory_folder
 from hypothesis import settings
 from redis_virtual import VirtualRedisStore
 from scripted import Scripted
@@ -130,9 +129,8 @@ async def session(new_store: StoreFactory, services: Scripted) -> AsyncIterator[
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for stores, in memory if possible, because stores sync their files often."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+    """A folder for stores, in memory if possible."""
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
         yield Path(name)
 
 
@@ -163,7 +161,7 @@ async def redis_program(
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+def redis_url() -> Iterator[Callable[[str], str]]:
     """Returns the URL of the ``fake`` or the ``real`` server, which all tests of a run share."""
     with ExitStack() as servers:
 
@@ -171,8 +169,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         def url(kind: str) -> str:
             if kind == "fake":
                 return servers.enter_context(redis_server.fake_server())
-            folder = tmp_path_factory.mktemp("redis")
-            return servers.enter_context(redis_server.real_server(folder)).url
+            name = servers.enter_context(tempfile.TemporaryDirectory(dir=memory_folder()))
+            return servers.enter_context(redis_server.real_server(Path(name))).url
 
         yield url
         with CPU_TIME.ending_shared():

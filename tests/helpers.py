@@ -7,9 +7,11 @@ import gc
 import inspect
 import logging
 import os
+import random
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
@@ -256,3 +258,20 @@ async def run_bot(bot: Bot, options: SessionOptions) -> None:
     """Call *bot* with a session, as `run` does."""
     async with Session.from_env(**options) as session:
         await bot(session)
+
+
+def memory_folder() -> str | None:
+    """Return a folder in memory, if there is one: stores sync their files often."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def free_port() -> int:
+    """Return a free loopback port that the kernel assigns to no socket, so that it stays free.
+
+    A cluster of Redis uses another port, which is greater by 10,000.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 22_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port

@@ -6,7 +6,6 @@ The fake is fakeredis behind a socket, so that the connections of the store are 
 from __future__ import annotations
 
 import asyncio
-import random
 import select
 import shutil
 import signal
@@ -26,6 +25,7 @@ from typing import Final
 import pytest
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+from helpers import free_port
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -51,7 +51,7 @@ class RealServer:
     """A server process on a free loopback port, which can be killed and started again."""
 
     def __init__(self, folder: Path, *options: str, password: str = "") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.folder = folder
         self.password = password
         self._options = [*options, *(["--requirepass", password] if password else [])]
@@ -104,18 +104,6 @@ class RealServer:
         """Delete all data, as the restart of a server without a disk does."""
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _free_port() -> int:
-    """Return a free loopback port that the kernel assigns to no socket, so that it stays free.
-
-    A cluster uses another port, which is greater by 10,000.
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, 22_000)
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager

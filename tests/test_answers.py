@@ -760,6 +760,16 @@ def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, accepted: bo
     assert (parsed(body) is not NO_JSON) is accepted
 
 
+def test_nesting_in_a_field_that_is_not_read_changes_nothing() -> None:
+    """The page is that without the field, or rejected where the decoder goes no deeper."""
+    page = read(GET, b'{"message_list":[]}')
+    for depth in (300, 900, 5000, 20_000, 100_000):
+        answer = read(GET, b'{"message_list":[],"x":%b}' % (b"[" * depth + b"]" * depth))
+        if depth > MAX_NESTING and isinstance(answer, DecodeError):
+            continue
+        assert answer == page
+
+
 @settings(max_examples=examples(200))
 @given(
     st.sampled_from(ENDPOINTS),

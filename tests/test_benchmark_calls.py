@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.calls import PACKAGE, part, parts, speeds
+from benchmarks.calls import HERE, PACKAGE, part, parts, speeds
 from benchmarks.competitors.calling import BARE
 from benchmarks.competitors.installed import OURS
 from benchmarks.measure import Times
@@ -55,7 +55,7 @@ def test_without_bare_there_is_no_target() -> None:
     [
         (str(PACKAGE / "calls.py"), "pythpeer.calls"),
         (str(PACKAGE / "stores" / "memory.py"), "pythpeer.memory"),
-        (str(PACKAGE.parent / "benchmarks" / "competitors" / "httpx.py"), "benchmark"),
+        (str(HERE / "competitors" / "httpx.py"), "benchmark"),
         ("/a/pythpeer/lib/site-packages/aiohttp/client.py", "aiohttp"),
         ("/a/site-packages/yarl/_url.py", "yarl"),
         ("/usr/lib/python3.11/asyncio/events.py", "standard library"),

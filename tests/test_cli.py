@@ -542,6 +542,18 @@ def test_the_names_of_commands_and_options_are_shown(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [(["foo"], list(overview.COMMANDS)), (["chat", "foo"], ["tail", "post"])],
+)
+def test_the_error_of_an_unknown_command_lists_all_commands(
+    run: Run, arguments: list[str], commands: list[str]
+) -> None:
+    """Those of the command in which it is."""
+    listed = run(*arguments).err.partition("Commands: ")[2].partition(" (see")[0]
+    assert listed.split(", ") == commands
+
+
+@pytest.mark.parametrize(
     ("arguments", "error_text"),
     [
         (["chat", "post", "hello", "world"], "a text with blanks must be in quotes"),

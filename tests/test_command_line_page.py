@@ -87,7 +87,7 @@ def test_every_command_runs(
     monkeypatch.setenv("ORDER", json.dumps(order))
     command = command.replace("--messages 20", "--messages 1")
     if command == "pythpeer serve":  # it has no option to end
-        command = f"{command} --port 0 | head -1"
+        command = f"{command} --port 0 --peerbet-port 0 --pythbots-port 0 | head -1"
     if UNBOUNDED.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
     result = subprocess.run(

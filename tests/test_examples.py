@@ -7,7 +7,6 @@ import io
 import os
 import re
 import runpy
-import socket
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ import aiohttp
 import aiohttp.web
 import msgspec
 import pytest
-from helpers import DEEP, now
+from helpers import DEEP, free_port, now
 
 import pythpeer
 from pythpeer import (
@@ -99,7 +98,7 @@ EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
 }
 """The programs on `pythpeer.run`, and what they react to."""
 
-OTHERS: Final = {"archive_query", "systemd_bot", "web_app"}
+OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app"}
 """The programs that tests of their own run."""
 
 
@@ -216,9 +215,7 @@ async def fake(
 ) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("PORT", str(free_port()))
     async with FakeServices() as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
@@ -531,20 +528,53 @@ async def test_the_web_application_stops_its_bot(
     assert capsys.readouterr().out == "alice: hello\n"
 
 
-async def test_the_web_application_logs_why_its_bot_has_ended(
-    fake: FakeServices, caplog: pytest.LogCaptureFixture
+async def test_the_fastapi_application_stops_its_bot(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under uvicorn: it shows the health of the session, and the bot ends with the application."""
+    import uvicorn
+
+    app = runpy.run_path(str(FOLDER / "fastapi_app.py"))["app"]
+    port = int(os.environ["PORT"])
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    serving = asyncio.ensure_future(server.serve())
+    await asyncio.sleep(2.0)
+    fake.chat.say("alice", "hello")
+    await asyncio.sleep(2.0)
+    health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
+    server.should_exit = True
+    async with asyncio.timeout(2.0):
+        await serving
+    assert [stream.name for stream in health.streams] == ["bot"]
+    assert capsys.readouterr().out == "alice: hello\n"
+
+
+@pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
+async def test_a_web_application_logs_why_its_bot_has_ended(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The application continues without the bot, and ends without an error."""
     fake.faults.always("peerbet.chat.get", Fault.refusal("Invalid key", status=401))
-    make_app = runpy.run_path(str(FOLDER / "web_app.py"))["make_app"]
-    runner = aiohttp.web.AppRunner(make_app())
-    await runner.setup()
-    await asyncio.sleep(10.0)
-    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
-    await runner.cleanup()
+    async with application(name):
+        await asyncio.sleep(10.0)
+        [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "the bot has ended"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], AccessDeniedError)
+
+
+@asynccontextmanager
+async def application(name: str) -> AsyncIterator[None]:
+    """Run the start and the end of an application without a server."""
+    names = runpy.run_path(str(FOLDER / f"{name}.py"))
+    if name == "fastapi_app":
+        async with names["app"].router.lifespan_context(names["app"]):
+            yield
+        return
+    runner = aiohttp.web.AppRunner(names["make_app"]())
+    await runner.setup()
+    yield
+    await runner.cleanup()
 
 
 @pytest.mark.parametrize("name", ["ping", "survivor"])

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import NAMES
 from benchmarks.docs_page import DOCS, RESULTS, page_text
-from benchmarks.figures import README, SNIPPETS, sentences, speed, summary
+from benchmarks.figures import README, SNIPPETS, promises, sentences, speed, summary
 from benchmarks.report import Report, read
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +37,13 @@ def test_the_paragraphs_are_made_from_the_results(reports: dict[str, Report]) ->
 def test_the_readme_states_the_measured_speed(reports: dict[str, Report]) -> None:
     """``python -m benchmarks.docs_page`` writes it."""
     assert f"\n{speed(reports)}\n\n" in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_states_the_measured_pacing_and_loss(reports: dict[str, Report]) -> None:
+    """In sentences of its own, whose figures are those of the results."""
+    readme = " ".join(README.read_text(encoding="utf-8").split())
+    assert [promise for promise in promises(reports) if promise not in readme] == []
+    assert len([*promises(reports)]) == 3
 
 
 def test_the_page_begins_with_the_table_of_the_targets(reports: dict[str, Report]) -> None:

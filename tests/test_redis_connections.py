@@ -170,11 +170,11 @@ async def test_the_host_of_a_certificate_is_checked(tmp_path: Path) -> None:
 
 
 @redis_server.needs_a_server
-async def test_a_password_that_is_being_changed_is_waited_for(tmp_path: Path) -> None:
+async def test_a_password_that_is_being_changed_is_waited_for(folder: Path) -> None:
     """It was right when the store was opened, so the error is transient."""
     from redis.asyncio import Redis
 
-    with redis_server.real_server(tmp_path, password=CANARY) as server:
+    with redis_server.real_server(folder, password=CANARY) as server:
         store = RedisStore(server.url, patience=0.0)
         await store.open()
         async with Redis(port=server.port, password=CANARY) as admin:
@@ -255,14 +255,14 @@ async def test_an_exposed_connection_is_logged_once(
 
 
 @redis_server.needs_a_server
-async def test_the_documented_rights_are_enough(tmp_path: Path) -> None:
+async def test_the_documented_rights_are_enough(folder: Path) -> None:
     """For all that a store does. Without one of them the error says that it is a right."""
     from redis.asyncio import Redis
 
     guide = Path(__file__).parent.parent / "docs" / "how-to" / "workers.md"
     (line,) = [line for line in guide.read_text().splitlines() if "ACL SETUSER" in line]
     words = line.partition("redis-cli ")[2].replace("'", "").split()
-    with redis_server.real_server(tmp_path) as server:
+    with redis_server.real_server(folder) as server:
         async with Redis(port=server.port) as admin:
             await admin.execute_command(*words)  # type: ignore[no-untyped-call]
             store = RedisStore(f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0")

@@ -35,10 +35,10 @@ def anyio_backend() -> object:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[redis_server.RealServer]:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    with redis_server.real_server(folder) as server:
+def server(folder: Path) -> Iterator[redis_server.RealServer]:
+    data = folder / "data"
+    data.mkdir()
+    with redis_server.real_server(data) as server:
         yield server
 
 

@@ -136,9 +136,9 @@ async def second_store(program: Callable[[], RedisStore]) -> RedisStore:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[redis_server.RealServer]:
+def server(folder: Path) -> Iterator[redis_server.RealServer]:
     """A real server for one test only."""
-    with redis_server.real_server(tmp_path) as server:
+    with redis_server.real_server(folder) as server:
         yield server
 
 
@@ -996,9 +996,9 @@ async def test_an_unreachable_server_is_an_error_without_a_retry() -> None:
 
 
 @redis_server.needs_a_server
-async def test_a_wrong_password_is_an_error_that_does_not_contain_it(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_an_error_that_does_not_contain_it(folder: Path) -> None:
     """Nor the right one. There is no retry."""
-    with redis_server.real_server(tmp_path, password="right-one") as server:
+    with redis_server.real_server(folder, password="right-one") as server:
         for password in (f":{CANARY}@", f"user:{CANARY}@", ""):
             address = f"redis://{password}127.0.0.1:{server.port}/0"
             store = RedisStore(address, patience=10 * HANG_TIMEOUT)
@@ -1148,9 +1148,7 @@ async def test_a_server_without_memory_is_an_error_until_it_has_some(
 
 
 @redis_server.needs_a_server
-async def test_a_write_to_a_replica_is_retried(
-    server: redis_server.RealServer, tmp_path: Path
-) -> None:
+async def test_a_write_to_a_replica_is_retried(server: redis_server.RealServer) -> None:
     """Until it is the primary: as after a failover."""
     from redis.asyncio import Redis
 
@@ -1166,11 +1164,11 @@ async def test_a_write_to_a_replica_is_retried(
 
 
 @redis_server.needs_a_server
-async def test_all_keys_are_on_one_node_of_a_cluster(tmp_path: Path) -> None:
+async def test_all_keys_are_on_one_node_of_a_cluster(folder: Path) -> None:
     """Every key has the same hash tag."""
     from redis.asyncio import Redis
 
-    with redis_server.real_server(tmp_path, "--cluster-enabled", "yes") as server:
+    with redis_server.real_server(folder, "--cluster-enabled", "yes") as server:
         async with Redis.from_url(server.url) as client:
             slots = ("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await client.execute_command(*slots)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pydoc
 import re
 import tomllib
@@ -9,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from built_site import broken_links, missing_names, unrendered
+from built_site import broken_links, missing_names, searched_sources, unrendered
 from public_api import MODULES, documented
 
 import pythpeer
@@ -66,6 +67,30 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
         "a.html loads https://fonts.example/x",
         "a.html links to c.html, which does not exist",
         "a.html links to #none, a heading that does not exist",
+    ]
+
+
+def test_an_address_from_the_root_of_the_server_is_found(tmp_path: Path) -> None:
+    """It is wrong where the site is in a folder of the server."""
+    (tmp_path / "404.html").write_text('<link rel="icon" href="/icon.png"><a href="/404.html">')
+    problems = list(broken_links(tmp_path))
+    for target in ("/icon.png", "/404.html"):
+        assert (
+            f"404.html refers to {target}, which is wrong where the site is in a folder" in problems
+        )
+
+
+def test_source_code_in_the_search_is_found(tmp_path: Path) -> None:
+    """Only in the reference: a page may contain the same words."""
+    texts = {
+        "reference/a.html#b": "Text Source code in <code>b.py</code> <pre>",
+        "reference/a.html#c": "Text",
+        "faq.html": "Source code in",
+    }
+    items = [{"location": location, "text": text} for location, text in texts.items()]
+    (tmp_path / "search.json").write_text(json.dumps({"items": items}), encoding="utf-8")
+    assert list(searched_sources(tmp_path)) == [
+        "the search finds the source code of reference/a.html#b"
     ]
 
 

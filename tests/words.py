@@ -39,7 +39,13 @@ AREAS: Final = {
     "tests": ("tests/**/*.py",),
     "benchmarks": ("benchmarks/**/*.py",),
     "tools": ("noxfile.py", "griffe_extension.py", "pyproject.toml", "zensical.toml"),
-    "documents": ("*.md", "docs/**/*.md", "docs/*.svg", "pythpeer/**/*.html"),
+    "documents": (
+        "*.md",
+        "docs/**/*.md",
+        "docs/*.svg",
+        "pythpeer/**/*.html",
+        "docs_theme/**/*.html",
+    ),
 }
 """Which files belong to which part of the project."""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 from .. import InvalidRequestError
 from . import VERSION, runner
@@ -37,13 +37,22 @@ def run(arguments: Sequence[str]) -> int:
         reason = "there are too many arguments: a text with blanks must be in quotes"
     except CycloptsError as error:
         converted = (getattr(error, "value", ""), getattr(error.argument, "value", ""))
-        reason = without_values(str(error), [*arguments, *map(str, converted)])
+        reason = without_values(_message(error), [*arguments, *map(str, converted)])
     else:
         with runner.log_to_stderr():
             result = command(*bound.args, **bound.kwargs)
             code = runner.run(result) if inspect.iscoroutine(result) else result
         return code if isinstance(code, int) else 0
     raise InvalidRequestError(f"{reason} (see --help)")
+
+
+def _message(error: CycloptsError) -> str:
+    """Return the message of an error, with all commands where cyclopts lists only the first."""
+    message = str(error)
+    if not isinstance(error, UnknownCommandError) or error.app is None:
+        return message
+    commands = ", ".join(name for name in error.app if not name.startswith("-"))
+    return f"{message.partition(' Available commands: ')[0]} Commands: {commands}"
 
 
 def without_values(message: str, values: Iterable[str]) -> str:

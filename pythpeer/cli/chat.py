@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from ..peerbet import MAX_TEXT
 from ..validation import INT32_MAX
-from .connect import PEERBET_KEY, connected, warn_if_volatile
+from .connect import PEERBET_KEY, connected
 from .follow import follow
 from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
@@ -46,7 +46,6 @@ async def tail(
     Another program with the same key must use the same store: with two
     stores they send requests too early, which the service may reject.
     """
-    warn_if_volatile(store, name)
     async with connected(store) as session:
         stream = session.peerbet.chat_stream(after=after, name=name, on_gap="raise")
         await follow(stream, Rows(json=json), messages, "the chat", CONFLICT)

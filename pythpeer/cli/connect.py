@@ -13,7 +13,6 @@ from typing import Final, Literal, NamedTuple
 
 from .. import InvalidRequestError, MissingKeyError, PythpeerError, Session, SessionOptions
 from ..stores import is_like_url, store_from_url
-from . import runtime
 from .input import prompt_key
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "connected",
     "reject_store_url",
     "store_name",
-    "warn_if_volatile",
 ]
 
 
@@ -83,14 +81,6 @@ def reject_store_url(store: str | None) -> None:
 def store_name(store: str | None) -> str:
     """Return the name of the store: ``--store``, else the environment's, else ``"memory"``."""
     return store or os.environ.get("PYTHPEER_STORE", "").strip() or "memory"
-
-
-def warn_if_volatile(store: str | None, name: str | None) -> None:
-    """Print a warning if a position has a name, but the store does not outlast the command."""
-    if name and store_name(store) == "memory":
-        runtime.print_error(
-            "the position of this name is lost on exit; use --store FILE to keep it"
-        )
 
 
 def _is_set(variable: str) -> bool:

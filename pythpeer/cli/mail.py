@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from .connect import PERSONAL_KEY, connected, warn_if_volatile
+from .connect import PERSONAL_KEY, connected
 from .follow import follow
 from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
@@ -45,7 +45,6 @@ async def watch(
     Another program with the same key, such as your bot, does not receive the
     mail that is shown here, unless it uses the same store.
     """
-    warn_if_volatile(store, name)
     async with connected(store, PERSONAL_KEY) as session:
         stream = session.pythbots.mail_stream(name=name)
         await follow(stream, Rows(json=json), messages, "the mailbox", CONFLICT)

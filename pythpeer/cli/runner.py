@@ -31,8 +31,6 @@ class _StderrHandler(logging.Handler):
             return  # a row on the same terminal shows it
         if hasattr(record, "attempts"):
             return  # the first poll succeeded, as the rows show
-        if hasattr(record, "stream"):
-            return  # `warn_if_volatile` has printed the same
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             print_error(record.getMessage())
 

@@ -206,6 +206,7 @@ def merge(*streams: Stream[Any]) -> MergedStream[Any]:
     An item is acknowledged in its own stream when the next one is requested. Close the merged
     stream, or leave its ``async with`` block, to close all the streams. Until then a request of one
     of them may be in flight after the loop was left, and none may be iterated over separately.
+    The `GapError` of a stream with ``on_gap="raise"`` is raised once; ask again to continue.
 
     Raises:
         InvalidRequestError: Without a stream, for anything but a `Stream`, or for the same stream

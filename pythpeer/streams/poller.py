@@ -432,7 +432,8 @@ class Poller(Generic[T]):
             return True
         await self._wait_for_append()
         self._store_failures.succeeded()
-        # Another session polls now, and its last poll did not fail: else the lease would be free.
+        # Another session polls now. Its last poll did not fail, else the lease would be free; if
+        # its first one fails, this session polls next, and counts its own failures from then on.
         self.outcomes.forget_failures()
         self.source.forget_failures()
         # Polls in this round if a stream needs it: until the next round, that stream might have

@@ -337,8 +337,8 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         if await self._reader.position() is None:
             endpoint = self._poller.source.name
             logger.info(
-                "%s: the position of %r is lost when the program ends; a SqliteStore keeps it "
-                "(store=, or PYTHPEER_STORE=bot.sqlite)",
+                "%s: the position of %r is lost when the program ends; to keep it, set "
+                'PYTHPEER_STORE=bot.sqlite, or pass store=SqliteStore("bot.sqlite")',
                 endpoint,
                 self._name,
                 extra={"endpoint": endpoint, "stream": self._name},

@@ -15,7 +15,6 @@ from ...peerbet import ChatMessage
 from ...pythbots import Mail
 from ...sanitize import sanitize
 from ...stores.snapshot import LogSnapshot, StoreSnapshot
-from ...streams.poller import LEASE
 from ..output.bars import bar
 from ..output.colours import sender_style
 from .rates import Rates, items, parse_key
@@ -143,7 +142,7 @@ class TopScreen:
             if log.pending_fetches:
                 title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
-                title.append(f" {_last_poll(log.idle_for)}", "dim")
+                title.append(f" {_idle_time(log.idle_for)}", "dim")
             first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
                 (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))
@@ -208,15 +207,14 @@ def _end_of(path: str, columns: int) -> str:
     return path if len(path) <= columns else f"…{path[len(path) - max(0, columns - 1) :]}"
 
 
-def _last_poll(idle_for: float | None) -> str:
-    """Return when a log was last polled that has no leader at this moment."""
-    if idle_for is None:
+def _idle_time(seconds: float | None) -> str:
+    """Return for how long no session has polled a log that has no leader at this moment."""
+    if seconds is None:
         return "not polled"
-    seconds = idle_for + LEASE
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"polled {seconds / size:.0f} {unit} ago"
-    return f"polled {seconds:.0f} s ago"
+            return f"no poller for {seconds / size:.0f} {unit}"
+    return f"no poller for {seconds:.0f} s"
 
 
 def _rate(per_minute: float | None) -> str:
