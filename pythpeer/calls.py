@@ -241,13 +241,15 @@ class Caller:
         if on_response is not None:
             on_response(response)
         status, body = response.status, response.body
-        result: Result[T] | None = decode_documented(endpoint, status, body)
-        if result is None:
-            args = (endpoint, status, body, request.secrets, request.texts, request.size)
-            if is_long(body):
-                result = await _run_in_thread(partial(try_parse_response, *args))
-            else:
-                result = try_parse_response(*args)
+        args = (endpoint, status, body, request.secrets, request.texts, request.size)
+        documented = decode_documented(endpoint, status, body)
+        result: Result[T]
+        if documented is not None:
+            result = documented
+        elif is_long(body):
+            result = await _run_in_thread(partial(try_parse_response, *args))
+        else:
+            result = try_parse_response(*args)
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result
