@@ -16,5 +16,4 @@ end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
 knows_salt(KEYS[3], ARGV[2])
-local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
-return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}
+return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, known_steps(KEYS[3])}
