@@ -62,7 +62,16 @@ local function known_start(server, now)
 end
 
 local function known_steps(server)
-  return tonumber(read_kept(server).steps or '0')
+  return tonumber(read_kept(server).steps or '') or 0
+end
+
+-- Adds to the number of deaths, and returns it. What another program has written there counts as 0.
+local function count_deaths(deaths, added)
+  local stored = redis.pcall('GET', deaths)
+  local is_number = type(stored) == 'string' and #stored < 16 and string.match(stored, '^%d+$')
+  local count = (is_number and tonumber(stored) or 0) + added
+  if added > 0 then redis.call('SET', deaths, string.format('%.0f', count)) end
+  return count
 end
 
 -- Returns whether a client knows the salt of the store, which `name` ends with. If the server has
