@@ -280,10 +280,14 @@ class DestructiveSource(EndpointSource[T]):
                     self._undelivered_after = previous  # nothing was fetched
                 raise copy.copy(outcome.error)  # a poll may raise it, too
         items: list[T] = []
-        while entries := await direct_reader.read(after, PIECE_SIZE):
+        is_last = False
+        while not is_last:
+            entries = await direct_reader.read(after, PIECE_SIZE)
             items += (entry.item for entry in entries if entry.item is not None)
-            after = entries[-1].id
-            await asyncio.sleep(0)
+            after = entries[-1].id if entries else after
+            is_last = len(entries) < PIECE_SIZE
+            if not is_last:
+                await asyncio.sleep(0)
         direct_reader.ack(after)
         await direct_reader.flush()
         self._undelivered_after = None
