@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 import pytest
 from helpers import (
+    DEEP,
     SHORT_BACKOFF,
     assert_nothing_more,
     logged_skips,
@@ -33,7 +34,9 @@ import pythpeer
 from pythpeer import Endpoint, MemoryStore, Rate, Session, StoreError
 from pythpeer.peerbet import MAX_LAST
 from pythpeer.stores import RedisStore, Store
-from pythpeer.streams.destructive import PIECE_SIZE
+from pythpeer.streams import destructive
+from pythpeer.streams import stream as stream_module
+from pythpeer.wire import responses
 from pythpeer.wire.responses import MANY_VALUES, is_long
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +44,16 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 P = ParamSpec("P")
 
+SCALE: Final = 1 if DEEP else 5
+"""By how much everything is smaller, because counting the calls of functions takes long."""
+
+PIECE_SIZE: Final = destructive.PIECE_SIZE // SCALE
+
 COUNT: Final = 6 * PIECE_SIZE
 """The items of a large response. With their fields they are more than twice `MANY_VALUES`."""
+
+MANY: Final = SCALE * COUNT
+"""The same where the turns are not scaled."""
 
 MAX_CALLS: Final = 45 * PIECE_SIZE
 """The calls of functions in one turn of the loop at most. For one item, parsing needs about 40,
@@ -70,6 +81,17 @@ def chat(*messages: object) -> bytes:
 
 def message(id: int, **fields: object) -> object:
     return {"id": id, "by": "ann", "msg": "hi", **fields}
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make smaller what one turn of the loop handles: `PIECE_SIZE`, and what belongs to it."""
+    for module, name in (
+        (destructive, "PIECE_SIZE"),
+        (responses, "MANY_VALUES"),
+        (stream_module, "MAX_BATCHES"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name) // SCALE)
 
 
 class TurnCosts:
@@ -130,6 +152,7 @@ async def count_statistics(session: Session, url: str) -> int:
     return len((await session.pythbots.stats(1)).raw)
 
 
+@pytest.mark.usefixtures("scaled")
 @pytest.mark.parametrize(
     ("call", "body"),
     [
@@ -161,6 +184,7 @@ in_files = pytest.mark.parametrize("new_store", ["memory", "sqlite"], indirect=T
 """Marks a test that takes long with the Redis server of the tests, which runs in this process."""
 
 
+@pytest.mark.usefixtures("scaled")
 async def test_mail_of_a_call_never_keeps_the_loop_busy(
     new_store: StoreFactory, request: pytest.FixtureRequest
 ) -> None:
@@ -175,6 +199,7 @@ async def test_mail_of_a_call_never_keeps_the_loop_busy(
         assert costs.highest < MAX_CALLS
 
 
+@pytest.mark.usefixtures("scaled")
 @in_files
 async def test_mail_of_a_stream_never_keeps_the_loop_busy(new_store: StoreFactory) -> None:
     """It is stored in pieces, and the stream reads it in pieces."""
@@ -187,6 +212,7 @@ async def test_mail_of_a_stream_never_keeps_the_loop_busy(new_store: StoreFactor
         assert costs.highest < MAX_CALLS
 
 
+@pytest.mark.usefixtures("scaled")
 @in_files
 async def test_a_large_history_never_keeps_the_loop_busy(new_store: StoreFactory) -> None:
     """The mail of a lost response is stored in pieces, too."""
@@ -200,6 +226,7 @@ async def test_a_large_history_never_keeps_the_loop_busy(new_store: StoreFactory
         assert costs.highest < MAX_CALLS
 
 
+@pytest.mark.usefixtures("scaled")
 async def test_much_undecodable_mail_never_keeps_the_loop_busy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -252,6 +279,7 @@ def texts(count: int) -> bytes:
     return msgspec.json.encode([str(number) for number in range(count)])
 
 
+@pytest.mark.usefixtures("scaled")
 @pytest.mark.parametrize("lost", [False, True], ids=["unread", "history"])
 async def test_a_failure_of_the_store_between_two_pieces_loses_and_repeats_nothing(
     new_store: StoreFactory, *, lost: bool
@@ -271,6 +299,7 @@ async def test_a_failure_of_the_store_between_two_pieces_loses_and_repeats_nothi
         assert store.pieces >= 2
 
 
+@pytest.mark.usefixtures("scaled")
 async def test_a_cancellation_between_two_pieces_loses_and_repeats_nothing(
     new_store: StoreFactory,
 ) -> None:
@@ -312,10 +341,10 @@ async def test_a_page_with_more_messages_than_were_requested_is_read_in_pieces(
 @pytest.mark.parametrize(
     "page",
     [
-        chat(*(message(id) for id in range(1, 2 * COUNT, 2))),
-        chat(*(message(id, by=1) for id in range(COUNT, 0, -1))),
-        chat(message(1), *({"id": id} for id in range(2, COUNT))),
-        chat(message(1), *range(COUNT)),
+        chat(*(message(id) for id in range(1, 2 * MANY, 2))),
+        chat(*(message(id, by=1) for id in range(MANY, 0, -1))),
+        chat(message(1), *({"id": id} for id in range(2, MANY))),
+        chat(message(1), *range(MANY)),
     ],
     ids=["odd", "lenient", "undecodable", "no ids"],
 )
@@ -331,7 +360,7 @@ async def test_a_large_page_never_keeps_the_loop_busy(
         with counted() as costs:
             await take(stream, 1)
             await assert_nothing_more(stream, 3.5) if stream.skipped else await take(stream, 900)
-        assert costs.highest < MAX_CALLS
+        assert costs.highest < SCALE * MAX_CALLS
         assert len(caplog.records) < 9
 
 
@@ -361,16 +390,16 @@ async def test_a_program_that_can_start_no_thread_still_gets_its_result(
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    async with RawServer(answer(MAILS)) as server, open_session(server.url) as session:
+    async with RawServer(answer(mails(MANY))) as server, open_session(server.url) as session:
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        assert await count_history(session, server.url) == COUNT
+        assert await count_history(session, server.url) == MANY
 
 
 async def test_a_thread_ends_with_its_response() -> None:
     """None is left for the next one, nor for the end of the program."""
-    async with RawServer(answer(MAILS)) as server, open_session(server.url) as session:
+    async with RawServer(answer(mails(MANY))) as server, open_session(server.url) as session:
         before = threading.active_count()
-        assert await count_history(session, server.url) == COUNT
+        assert await count_history(session, server.url) == MANY
         for thread in threading.enumerate():
             if thread.name.startswith("pythpeer-parser"):
                 thread.join(10.0)
