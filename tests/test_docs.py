@@ -142,6 +142,35 @@ def test_the_page_about_pacing_has_the_rate_of_each_endpoint() -> None:
     assert {name: eval(rate, {"Rate": Rate}) for name, rate in shown.items()} == rates
 
 
+async def measured_rate(fake: FakeServices, rate: Rate, seconds: float) -> float:
+    """Return the rate of waiting calls, as the fake receives them, with responses after *seconds*.
+
+    It is relative to the documented rate.
+    """
+    fake.requests.clear()
+    fake.faults.always("peerbet.chat.get", Fault.slow(seconds))
+    async with fake.session(rates={"peerbet.chat.get": rate}) as session:
+        await asyncio.gather(*(session.peerbet.messages(last=1) for _ in range(3)))
+    first, *_, last = fake.requests
+    await asyncio.sleep(rate.interval)
+    return 2 * rate.interval / (last.at - first.at)
+
+
+async def test_the_page_about_pacing_has_the_rate_that_each_guard_leaves(
+    fake: FakeServices,
+) -> None:
+    """Each cell of the table is measured on virtual time."""
+    page = (DOCS / "pacing.md").read_text(encoding="utf-8")
+    (heading,) = re.findall(r"^\| guard \| response .*$", page, re.MULTILINE)
+    response_times = [float(seconds) for seconds in re.findall(r"[\d.]+(?= s)", heading)]
+    rows = re.findall(r"^\| ([\d.]+) \| (\d.* %) \|$", page, re.MULTILINE)
+    for guard, cells in rows:
+        rate = Rate(1.0, guard=float(guard))
+        rates = [await measured_rate(fake, rate, seconds) for seconds in response_times]
+        assert " | ".join(f"{100 * rate:.0f} %" for rate in rates) == cells
+    assert (len(rows), len(response_times)) == (4, 3)
+
+
 async def test_the_command_of_the_serve_page_sets_a_fault(fake: FakeServices) -> None:
     """And the page names every kind and target of a fault, and the events it can be seen by."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
