@@ -111,6 +111,7 @@ async def test_every_program_runs(
 def request_of_the_serve_page(url: str, name: str) -> tuple[dict[str, str], str]:
     """Return headers and body of its curl command for *name*, which is sent to *url* instead."""
     page = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    page = page.replace("\\\n", "")  # lines that continue
     [command] = re.findall(rf"^\$ curl (.+/api/{name})$", page, re.MULTILINE)
     words = shlex.split(command.replace("http://127.0.0.1:8400/", url))
     words = [word.replace("http://127.0.0.1:8400", url.rstrip("/")) for word in words]
