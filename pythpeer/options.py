@@ -16,7 +16,7 @@ from .pacing.bucket import Rate
 from .retry import Retry
 from .secret import Secret
 from .stores import Store, store_from_url
-from .validation import check_text, check_url
+from .validation import check_text, check_url, checks_peer
 
 __all__ = [
     "Keys",
@@ -74,7 +74,7 @@ class SessionOptions(TypedDict, total=False):
     retry: Retry
     """The retry policy for failed reads."""
     timeout: float
-    """Seconds of one attempt at most."""
+    """Seconds of one attempt at most; within it, connecting to an address has a limit of 5 s."""
     max_wait: float
     """Seconds that a call may wait for a token."""
     store: Store | None
@@ -242,7 +242,7 @@ def check_ssl_context(context: object) -> ssl.SSLContext | None:
     if context is None:
         return None
     context = check_type("ssl_context", ssl.SSLContext, context)
-    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+    if not checks_peer(context):
         raise InvalidRequestError(
             "ssl_context must check certificates and host names: to trust a certificate of your"
             " own, use ssl.create_default_context(cafile=...)"

@@ -23,6 +23,9 @@ TEXT: Final = re.compile(r"<p>\s*(<\w[^>]*>)*\w")
 UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\))(?=[,)])")
 """A default in a signature that names a constant, or is a call without arguments."""
 
+MAX_SIGNATURE_LINE: Final = 90
+"""Characters of a line of a signature. One that is not valid Python is not wrapped at all."""
+
 LOADING: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """The attributes by which each element loads something; ``a`` only links to it."""
 
@@ -50,6 +53,8 @@ def missing_names(site: Path) -> Iterator[str]:
         signature = unescape(re.sub("<[^>]*>", "", section.partition("doc-contents")[0]))
         for default in UNEVALUATED.findall(signature):
             yield f"{path} shows the default {default}, and not its value"
+        if any(len(line) > MAX_SIGNATURE_LINE for line in signature.splitlines()):
+            yield f"the signature of {path} is not wrapped"
         if ".".join(path.split(".")[-2:]) in INTERNAL:
             yield f"{path} is internal, but in the reference"
 
