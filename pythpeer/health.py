@@ -108,7 +108,9 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     """Whether the session is open, the last request of each endpoint and the last poll of each
     stream did not fail, and no stream has a ``recovery_error``. A failure of this session is
-    forgotten while another one on the same store polls without one."""
+    forgotten while another one on the same store polls without one. Where there was no request
+    yet, or no stream is open any more, there is nothing that failed: it does not show that a task
+    of the program has ended."""
 
     open: bool
     """Whether the session is open."""

@@ -270,7 +270,9 @@ class Peerbet:
         """Post *text* of any length in parts, one after the other, and return their ids in order.
 
         All parts are checked before the first is sent. If a part fails, its error is raised with a
-        note of how many parts were posted before it, and no further part is sent.
+        note of how many parts were posted before it, and no further part is sent. Called again with
+        the same text, it posts those parts again: collect their ids with *on_part*, and post only
+        the rest of the parts of `split_text`.
 
         Args:
             text: The text. Its parts are those of `split_text`; blank text has no parts.

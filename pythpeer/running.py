@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Final, Self, TypeAlias, Unpack
@@ -62,6 +63,7 @@ def run(bot: Bot, /, *, log_level: str | int = "INFO", **options: Unpack[Session
     with _Signals(session) as signals:
         try:
             asyncio.run(_run_bot(bot, session, signals))
+            _log_end(signals.stopped_at)
         except asyncio.CancelledError:
             if signals.number is None:
                 raise  # the bot was not cancelled by a signal
@@ -114,8 +116,8 @@ class _Signals:
         """The task of the bot, once it runs. Set by `watch`."""
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         """The handlers that were installed before, by signal; empty in other threads."""
-        self.stopped = False
-        """Whether a first signal was received."""
+        self.stopped_at: float | None = None
+        """The monotonic time of the first signal, in seconds; ``None`` before it."""
         self.number: int | None = None
         """The number of the signal that cancelled the bot, ``None`` before a second one."""
 
@@ -137,8 +139,8 @@ class _Signals:
             self._cancel()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.stopped:
-            self.stopped = True
+        if self.stopped_at is None:
+            self.stopped_at = time.monotonic()
             self._session.stop()
             self._call_soon(_log_stop, number)
             return
@@ -162,10 +164,18 @@ def _log_stop(number: int) -> None:
     logger.info("%s: streams end after the current item; a second signal cancels the bot", name)
 
 
+def _log_end(stopped_at: float | None) -> None:
+    if stopped_at is None:
+        logger.info("the bot has returned, and the session is closed")
+    else:
+        seconds = time.monotonic() - stopped_at
+        logger.info("stopped: the session is closed, %.1f s after the signal", seconds)
+
+
 async def _run_bot(bot: Bot, session: Session, signals: _Signals) -> None:
     signals.watch()
     async with session:
-        if signals.stopped:
+        if signals.stopped_at is not None:
             session.stop()  # the signal came before the session was open
         result = bot(session)
         if not inspect.isawaitable(result):

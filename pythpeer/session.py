@@ -528,7 +528,9 @@ class Session(AsyncContextOnly):
             return self._add_limiter(endpoint)
         if limiter.rate != endpoint.rate and endpoint.name not in self._rates:
             raise InvalidRequestError(
-                "another endpoint of this name has another rate", endpoint=endpoint.name
+                "another endpoint of this name has another rate: give this one another name, or set"
+                " the rate of both by rates",
+                endpoint=endpoint.name,
             )
         return limiter
 

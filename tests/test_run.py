@@ -103,7 +103,7 @@ async def test_a_signal_stops_a_bot_that_waits(
             bot.process.send_signal(number)
             assert await bot.end() == 0
             assert bot.lines == ["message 1", "message 2", "ended", "returned"]
-            first, *middle, last = bot.log
+            first, *middle, last, end = bot.log
     assert first.startswith("INFO    pythpeer.run: pythpeer ")
     assert first.endswith(
         f": Peerbet at {services.url}, PythBots at {services.url}; keys: Peerbet; "
@@ -113,6 +113,9 @@ async def test_a_signal_stops_a_bot_that_waits(
     assert last == (
         f"INFO    pythpeer.run: {number.name}: streams end after the current item; "
         "a second signal cancels the bot"
+    )
+    assert re.fullmatch(
+        r"INFO    pythpeer\.run: stopped: the session is closed, \d+\.\d s after the signal", end
     )
 
 
@@ -284,7 +287,8 @@ def test_logging_that_is_configured_is_not_changed(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, "pythpeer"):
         run(do_nothing, peerbet_key="hidden-key", personal_key="hidden-key")
     assert (root.handlers, root.level) == before
-    [record] = [record for record in caplog.records if record.name == "pythpeer.run"]
+    record, end = [record for record in caplog.records if record.name == "pythpeer.run"]
+    assert end.getMessage() == "the bot has returned, and the session is closed"
     assert record.getMessage().endswith(
         ": Peerbet at https://www.peerbet.org, PythBots at https://pythbots.com; "
         "keys: Peerbet, personal; store: memory"

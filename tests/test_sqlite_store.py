@@ -286,7 +286,7 @@ REJECTED: Final = {
     "foreign": (_foreign, "another program's"),
     "newer": (_later_version, "upgrade pythpeer"),
     "a folder": (_folder, "directory"),
-    "missing folder": (_missing_folder, "No such file"),
+    "missing folder": (_missing_folder, "its folder does not exist"),
     "a file as the folder": (_file_as_folder, "Not a directory"),
 }
 

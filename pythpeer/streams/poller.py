@@ -271,15 +271,16 @@ class _FailureBackoff:
             logger.warning("%s; the stream keeps retrying", error, extra=extra)
         return delay
 
-    def succeeded(self) -> None:
-        """End the series of failures."""
-        if self._failures_in_all:
-            failures = self._failures_in_all
+    def succeeded(self) -> bool:
+        """End the series of failures. Returns whether there was one, whose end is logged."""
+        failures = self._failures_in_all
+        if failures:
             extra = {"endpoint": self._endpoint, "failures": failures}
             counted = f"{failures} failure{'' if failures == 1 else 's'}"
             logger.info("%s recovered after %s", self._name, counted, extra=extra)
         self.bypassed()
         self._failures_in_all = 0
+        return failures > 0
 
     def bypassed(self) -> None:
         """End the back-off, not the series of failures: another request has worked instead."""
@@ -442,16 +443,17 @@ class Poller(Generic[T]):
 
     def _record(self, error: PythpeerError | None) -> PythpeerError | None:
         """Record the outcome of a poll. Returns an error that is not transient."""
-        if error is None and self.outcomes.last_success is None:
-            extra = {"endpoint": self.source.name, "attempts": self.outcomes.failures + 1}
-            logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
+        is_first, attempts = self.outcomes.last_success is None, self.outcomes.failures + 1
         self.outcomes.record(error)
         if error is None:
-            self._store_failures.succeeded()
+            is_logged = self._store_failures.succeeded()
             if self.bypassed:
                 self._service_failures.bypassed()
             else:
-                self._service_failures.succeeded()
+                is_logged |= self._service_failures.succeeded()
+            if is_first and not is_logged:  # the end of failures states as much
+                extra = {"endpoint": self.source.name, "attempts": attempts}
+                logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
         elif not is_transient(error):
             return error
         elif isinstance(error, StoreError):

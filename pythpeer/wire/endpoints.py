@@ -44,7 +44,9 @@ class Endpoint(Generic[T_co]):
     """One endpoint of a service: an argument of `Session.call`.
 
     Args:
-        name: Name in errors and logs. Endpoints of the same name share one token bucket.
+        name: Name in errors and logs. Endpoints of the same name share one token bucket, and must
+            have the same rate, also as a built-in endpoint. One of another name has a bucket
+            of its own, even at the same server.
         url: Complete URL without a query: https, or http to loopback.
         query: The fixed part of the query, before the parameters of a call; empty by default.
         effect: Effect of a request on the service; `Effect.READ` by default.
