@@ -57,6 +57,17 @@ def _evaluate_defaults(cls: griffe.Class, method: griffe.Function) -> None:
             parameter.default = repr(value)
 
 
+def _default(cls: griffe.Class, name: str, value: Any) -> Any:
+    """Return the default of a field as it is written; for `msgspec.field`, the one it stands for."""
+    if not str(value).startswith("msgspec.field("):
+        return value
+    struct = getattr(sys.modules[cls.module.path], cls.name)
+    (field,) = (field for field in msgspec.structs.fields(struct) if field.name == name)
+    if field.default_factory is not msgspec.NODEFAULT:
+        return f"{field.default_factory.__name__}()"
+    return None if field.required else repr(field.default)
+
+
 def _constructor(cls: griffe.Class) -> griffe.Function:
     """Return the constructor of a struct: a parameter for each field, in order."""
     keywords_only = "kw_only" in cls.keywords
@@ -66,7 +77,7 @@ def _constructor(cls: griffe.Class) -> griffe.Function:
             name,
             annotation=member.annotation,
             kind=griffe.ParameterKind(kind),
-            default=member.value,
+            default=_default(cls, name, member.value),
         )
         for name, member in cls.members.items()
         if member.is_attribute and "instance-attribute" in member.labels

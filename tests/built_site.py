@@ -20,8 +20,9 @@ from public_api import INTERNAL, documented
 TEXT: Final = re.compile(r"<p>\s*(<\w[^>]*>)*\w")
 """The beginning of a paragraph with a text."""
 
-UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\))(?=[,)])")
-"""A default in a signature that names a constant, or is a call without arguments."""
+UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\)|msgspec\.field\(.*?\))(?=[,)])")
+"""A default in a signature that names a constant, is a call without arguments, or describes a
+field."""
 
 MAX_SIGNATURE_LINE: Final = 90
 """Characters of a line of a signature. One that is not valid Python is not wrapped at all."""
