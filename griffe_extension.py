@@ -58,7 +58,7 @@ def _evaluate_defaults(cls: griffe.Class, method: griffe.Function) -> None:
 
 
 def _default(cls: griffe.Class, name: str, value: Any) -> Any:
-    """Return the default of a field as it is written; for `msgspec.field`, the one it stands for."""
+    """Return the default of a field as it is written, and that which `msgspec.field` describes."""
     if not str(value).startswith("msgspec.field("):
         return value
     struct = getattr(sys.modules[cls.module.path], cls.name)

@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 class PythpeerError(Exception):
-    """The base of every error that this library raises."""
+    """The base of every error that this library raises. Its attribute is ``endpoint``."""
 
     # Every parameter but the text is optional and keyword-only, because the default pickling of
     # exceptions (class, args, attributes) can restore an error only so.
@@ -87,7 +87,11 @@ class MissingKeyError(InvalidRequestError):
 
 
 class TransportError(PythpeerError):
-    """There is no usable response: the connection failed, broke, or did not carry HTTP."""
+    """There is no usable response: the connection failed, broke, or did not carry HTTP.
+
+    The attribute ``sent`` states whether it may have left, ``untrusted`` whether the certificate is
+    the reason.
+    """
 
     def __init__(
         self,
@@ -113,7 +117,8 @@ class OutcomeUnknownError(TransportError):
     """A write or a destructive read may or may not have happened.
 
     The connection broke, the request timed out, or the response has a 5xx status or is not the
-    documented JSON. The library never repeats such a request automatically.
+    documented JSON. The library never repeats such a request automatically. The attribute
+    ``status`` is the HTTP status, if there was one.
     """
 
     def __init__(
@@ -132,7 +137,8 @@ class OutcomeUnknownError(TransportError):
 class HttpStatusError(PythpeerError):
     """The HTTP status is not 2xx, and the response has no error message of the service.
 
-    Redirects are never followed, so each of them raises this error too.
+    Redirects are never followed, so each of them raises this error too. The attribute is
+    ``status``.
     """
 
     def __init__(
@@ -144,7 +150,10 @@ class HttpStatusError(PythpeerError):
 
 
 class RateLimitedError(HttpStatusError):
-    """Too many requests: status 429, an error message about it, or a wait over ``max_wait``."""
+    """Too many requests: status 429, an error message about it, or a wait over ``max_wait``.
+
+    The attribute ``retry_after`` has the seconds to wait, if they are known.
+    """
 
     def __init__(
         self,
@@ -160,7 +169,7 @@ class RateLimitedError(HttpStatusError):
 
 
 class DecodeError(PythpeerError):
-    """The response is not the documented JSON."""
+    """The response is not the documented JSON. The attribute ``excerpt`` is its beginning."""
 
     def __init__(self, text: str = "", *, endpoint: str | None = None, excerpt: str = "") -> None:
         super().__init__(text, endpoint=endpoint)
@@ -169,7 +178,10 @@ class DecodeError(PythpeerError):
 
 
 class ResponseTooLargeError(PythpeerError):
-    """The body is larger than ``max_body`` bytes, and the rest of it was not read."""
+    """The body is larger than ``max_body`` bytes, and the rest of it was not read.
+
+    The attribute ``limit`` is that number.
+    """
 
     def __init__(
         self, text: str = "", *, endpoint: str | None = None, limit: int | None = None
@@ -180,7 +192,10 @@ class ResponseTooLargeError(PythpeerError):
 
 
 class ApiError(PythpeerError):
-    """The service returned an error message, with a 2xx or a 4xx status."""
+    """The service returned an error message, with a 2xx or a 4xx status.
+
+    The attribute ``message`` is its text, ``status`` the HTTP status.
+    """
 
     def __init__(
         self,
@@ -204,7 +219,8 @@ class AccessDeniedError(ApiError):
 class GapError(PythpeerError):
     """A stream with ``on_gap="raise"`` may have missed messages.
 
-    It is raised once for each gap; the next item of the stream is the one after the gap.
+    It is raised once for each gap; the next item of the stream is the one after the gap. The
+    attributes ``after`` and ``before`` are the ids on both sides.
     """
 
     def __init__(
@@ -222,7 +238,10 @@ class SessionClosedError(PythpeerError):
 
 
 class StoreError(PythpeerError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    The attribute ``transient`` states whether it may recover by itself.
+    """
 
     def __init__(
         self, text: str = "", *, endpoint: str | None = None, transient: bool = False

@@ -8,6 +8,7 @@ import re
 import tomllib
 from operator import attrgetter
 from pathlib import Path
+from typing import is_typeddict
 
 import pytest
 from built_site import broken_links, missing_names, searched_sources, unrendered
@@ -46,6 +47,23 @@ def test_every_name_member_and_parameter_has_a_text() -> None:
     entries = list(documented())
     assert [entry.path for entry in entries if not entry.text] == []
     assert [(entry.path, entry.unexplained) for entry in entries if entry.unexplained] == []
+
+
+def test_the_help_of_a_class_names_its_attributes() -> None:
+    """``help`` shows no attribute that only instances have, unless the class or a base names it."""
+    unnamed: list[str] = []
+    checked = 0
+    for entry in documented():
+        path, _, name = entry.path.rpartition(".")
+        owner = pydoc.locate(path)
+        if not isinstance(owner, type) or hasattr(owner, name) or is_typeddict(owner):
+            continue
+        checked += 1
+        texts = [base.__doc__ or "" for base in owner.__mro__ if base.__module__ != "builtins"]
+        if not any(f"``{name}``" in text for text in texts):
+            unnamed.append(entry.path)
+    assert unnamed == []
+    assert checked > 30
 
 
 def test_a_missing_text_is_found() -> None:
@@ -102,7 +120,8 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
         '<h2 id="pythpeer.split_text"><div class="doc-contents"><p>Split <em>text</em></p>'
         '<h2 id="pythpeer.Gap.after"><div class="doc-contents">'
         '<h2 id="pythpeer.Stream.pop">'
-        '<h2 id="pythpeer.Session">Session(*, <b>a</b>: str = KEY, b: Retry = Retry(), c: int = 1,'
+        '<h2 id="pythpeer.Session">Session(*, <b>a</b>: str = KEY, b: Retry = Retry(),\n'
+        " c: int = 1,"
         ' d: str = msgspec.field(name="by"))'
         f'<h2 id="pythpeer.Mail">Mail({"id: <b>int</b>, " * 12})'
         '<h2 id="pythpeer.User">User(\n    id: <b>int</b> = 0,\n    username: str,\n    raw: dict)'

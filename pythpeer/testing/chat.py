@@ -58,7 +58,10 @@ class ChatLine(msgspec.Struct, frozen=True):
 
 
 class FakeChat:
-    """The chat, whose messages have the ids 1, 2, 3 ..., unless `skip_to` is called."""
+    """The chat, whose messages have the ids 1, 2, 3 ..., unless `skip_to` is called.
+
+    They are in the attribute ``messages``; ``users_online`` is the number that responses have.
+    """
 
     def __init__(
         self, *, quirks: Callable[[], Quirks], date: Callable[[], str], rng: Random

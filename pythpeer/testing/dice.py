@@ -78,7 +78,10 @@ class DiceBet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FakeDice:
-    """The dice. *user_of* returns the name of the user who has a key."""
+    """The dice. *user_of* returns the name of the user who has a key.
+
+    The attribute ``rolls`` has the rolls so far.
+    """
 
     def __init__(
         self, *, user_of: Callable[[str], str | None], date: Callable[[], str], rng: Random

@@ -58,6 +58,10 @@ class FakeServices(AsyncContextOnly):
     Undocumented behaviour is a quirk, given as a keyword argument: ``order="shuffled"``,
     ``mail_ids=False`` and so on, as described by `Quirks`.
 
+    Its parts are the attributes ``chat``, ``dice``, ``mail``, ``users``, ``chats``, ``api_keys``
+    and ``people``; ``faults`` are injected, and ``requests`` were received. ``username``,
+    ``peerbet_key``, ``personal_key`` and ``pythbots_api_key`` are those of its own user.
+
     Args:
         rates: The rate of each endpoint by its name; `DEFAULT_RATES` for those not in it.
         username: The fake's own user, who has ``peerbet_key`` and ``personal_key``.

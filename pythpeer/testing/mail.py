@@ -50,7 +50,7 @@ class SentMail(NamedTuple):
 
 
 class Mailbox:
-    """One user's mail."""
+    """One user's mail: the attribute ``owner`` is the user, ``inbox`` and ``sent`` are mails."""
 
     def __init__(self, owner: Person) -> None:
         self.owner = owner

@@ -195,6 +195,8 @@ class Actor:
     Each method returns the person, so that calls can be chained:
 
         fake.people.add("alice").says("!ping", after=2.0).answers("pong", "thank you")
+
+    The attribute ``name`` is the person's name.
     """
 
     def __init__(self, name: str, *, say: _Say, deliver: _Deliver, schedule: _Schedule) -> None:
