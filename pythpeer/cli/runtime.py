@@ -10,9 +10,10 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from .signals import SIGNAL_EXIT_BASE, SIGNALS, Interrupted
+
+TYPE_CHECKING = False  # known to type checkers; importing `typing` takes time
 
 if TYPE_CHECKING:
     from ..errors import PythpeerError
