@@ -284,7 +284,7 @@ def test_the_help_of_commands_is_broken_between_words(
     lines = [line.rstrip() for line in run("chat", "post", "--help").out.splitlines()]
     start = next(at for at, line in enumerate(lines) if line.startswith("Text of more"))
     paragraph = lines[start : lines.index("", start)]
-    assert paragraph[-1].endswith("is printed.")
+    assert paragraph[-1].endswith("printed.")
     assert all(
         len(line) <= width < len(f"{line} {after.split()[0]}")
         for line, after in itertools.pairwise(paragraph)
