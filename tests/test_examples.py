@@ -108,6 +108,8 @@ class Program:
     def __init__(self, name: str, fake: FakeServices, **constants: float) -> None:
         self.name = name
         """The name of the file."""
+        self.source = source_of(name)
+        """The program. A test may set a variant of it."""
         self.constants = constants
         """Constants of the program that have another value here."""
         self.output = io.StringIO()
@@ -143,10 +145,9 @@ class Program:
         def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
             calls.append((bot, options))
 
-        source = source_of(self.name)
         names: dict[str, object] = {"__name__": "__main__"}
         with patch.object(pythpeer, "run", run):
-            exec(compile(source, self.name, "exec"), names)
+            exec(compile(self.source, self.name, "exec"), names)
         names["MESSAGES"] = 10_000  # the dashboard shows all of them
         names.update(self.constants)
         [call] = calls
@@ -246,10 +247,10 @@ def test_every_example_is_run_here() -> None:
 def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
-    copies = [function(source, "send") for source in sources if "async def send" in source]
-    assert len(copies) == 7
-    assert len(set(copies)) == 1
-    assert function(source_of("once"), "may_pass") == function(source_of("moderator"), "may_pass")
+    senders = [source for source in sources if "async def send" in source]
+    assert len(senders) == 7
+    for name in ("send", "is_refused", "may_pass"):
+        assert len({function(source, name) for source in senders}) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
 
 
@@ -342,16 +343,19 @@ async def test_a_bot_that_stops_before_it_could_look_answers_later(fake: FakeSer
 
 
 @pytest.mark.costly
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    ("name", "confirm"), [*((name, False) for name in EXAMPLES), ("ping", True)]
+)
 async def test_an_example_survives_every_fault(
-    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+    name: str, confirm: bool, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It continues, reacts to everything exactly once, and logs no traceback.
 
     A write whose outcome is unknown counts as once. In the middle it is stopped and started again.
     It takes seconds, because minutes of polling pass, with a file as the store.
     """
-    program, panel = Program(name, fake), FaultPanel(fake)
+    program = confirmed(name, fake) if confirm else Program(name, fake)
+    panel = FaultPanel(fake)
     causes = cycle(EXAMPLES[name])
     expected: dict[str, Counter[str]] = {}
 
@@ -379,6 +383,65 @@ async def test_an_example_survives_every_fault(
     if EXAMPLES[name] == (talk,):
         assert program.shown == dict.fromkeys(expected, 1)
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+def confirmed(name: str, fake: FakeServices) -> Program:
+    """Return an example that posts with ``confirm=True``, as the page recommends."""
+    program = Program(name, fake)
+    assert "bot=True)" in program.source
+    program.source = program.source.replace("bot=True)", "bot=True, confirm=True)")
+    return program
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.http(503),
+        Fault.garbage(),
+        Fault.html(),
+        Fault.too_many(5),
+        Fault.drop(),
+        Fault.cut(),
+        Fault.refusal("Down for maintenance"),
+    ],
+    ids=["503", "garbage", "html", "429", "drop", "cut", "refusal"],
+)
+async def test_a_failed_read_before_a_confirmed_post_is_repeated(
+    fault: Fault, fake: FakeServices
+) -> None:
+    """The bot continues, and answers once when the chat can be read again."""
+    program = confirmed("ping", fake)
+    async with program.running():
+        fake.chat.say("user1", "!ping")
+        fake.faults.add("peerbet.chat.get", Fault.slow(0.01))  # this poll returns the message
+        fake.faults.add("peerbet.chat.get", fault, times=9)
+        await asyncio.sleep(90.0)
+        fake.chat.say("user2", "!ping")
+        await asyncio.sleep(10.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert texts == ["pong, user1", "pong, user2"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.refusal("Invalid key", status=401), Fault.http(404), Fault.http(414)],
+    ids=["key", "404", "414"],
+)
+async def test_a_read_before_a_confirmed_post_that_never_succeeds_ends_the_bot(
+    fault: Fault, fake: FakeServices
+) -> None:
+    """Its message is not treated as refused: it is answered after the next start."""
+    program = confirmed("ping", fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            fake.faults.add("peerbet.chat.get", Fault.slow(0.01), fault)
+            await asyncio.sleep(10.0)
+    assert program.task is not None
+    assert isinstance(program.task.exception(), (AccessDeniedError, HttpStatusError))
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
 
 
 async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
