@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, redirect_stdout
 from itertools import cycle, islice, product
 from pathlib import Path
+from textwrap import indent
 from typing import Final, Unpack
 from unittest.mock import patch
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ from pythpeer import (
     Session,
     SessionHealth,
     SessionOptions,
+    split_text,
 )
 from pythpeer.running import Bot
 from pythpeer.testing import FakeServices, Fault, RecordedRequest
@@ -442,6 +444,25 @@ async def test_a_read_before_a_confirmed_post_that_never_succeeds_ends_the_bot(
     async with program.running():
         await asyncio.sleep(10.0)
     assert program.received("user1") == {"chat": 1}
+
+
+async def test_the_recipe_for_a_long_text_posts_each_part_once(fake: FakeServices) -> None:
+    """The one of the page, in a bot whose second part is throttled, and whose third is lost."""
+    page = (FOLDER.parent / "how-to" / "survive.md").read_text(encoding="utf-8")
+    _, _, recipe = page.partition('```python title="long text"\n')
+    program = Program("ping", fake)
+    before, _, rest = program.source.partition("        answer = ")
+    lines = 'text = f"pong, {message.sender} " * 60\n' + recipe.partition("```")[0]
+    _, _, after = rest.partition("\n\n\n")
+    program.source = f"from pythpeer import split_text\n{before}{indent(lines, ' ' * 8)}\n\n{after}"
+    async with program.running():
+        throttled = (Fault.slow(0.01), Fault.too_many(1), Fault.too_many(1))
+        fake.faults.add("peerbet.chat.set", *throttled, Fault.slow(0.01), Fault.drop())
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(60.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert texts == list(split_text("pong, user1 " * 60))
+    assert len(texts) > 2
 
 
 async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
