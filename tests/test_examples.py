@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, redirect_stdout
+from datetime import UTC, datetime
 from itertools import cycle, islice, product
 from pathlib import Path
 from textwrap import indent
@@ -51,6 +52,9 @@ FAULT_SECONDS: Final = 40.0 if DEEP else 20.0
 
 PAUSE_SECONDS: Final = 30.0 if DEEP else 10.0
 """How long the services are well before the next fault."""
+
+START: Final = datetime(2026, 11, 25, 7, 59, 40, tzinfo=UTC)
+"""The date of the services when a test begins."""
 
 WRITES: Final = {"peerbet.chat.set": "chat", "pythbots.mail": "mail"}
 """Where each endpoint writes to."""
@@ -97,6 +101,7 @@ EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
     "archive": (talk,),
     "dashboard": (talk,),
     "survivor": (ping, mail, who),
+    "desk": (ping, mail),
 }
 """The programs on `pythpeer.run`, and what they react to."""
 
@@ -107,13 +112,13 @@ OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app"}
 class Program:
     """An example, which is started and stopped as often as a test needs."""
 
-    def __init__(self, name: str, fake: FakeServices, **constants: float) -> None:
+    def __init__(self, name: str, fake: FakeServices, **constants: object) -> None:
         self.name = name
         """The name of the file."""
         self.source = source_of(name)
         """The program. A test may set a variant of it."""
         self.constants = constants
-        """Constants of the program that have another value here."""
+        """Constants and functions of the program that are replaced here."""
         self.output = io.StringIO()
         """What the program has printed."""
         self.task: asyncio.Task[None] | None = None
@@ -214,12 +219,14 @@ def may_succeed(write: RecordedRequest) -> bool:
 
 @pytest.fixture
 async def fake(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, anyio_backend: object
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    anyio_backend: object,
 ) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PORT", str(free_port()))
-    async with FakeServices() as fake:
+    async with FakeServices(now=START) as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         yield fake
@@ -250,7 +257,7 @@ def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
     senders = [source for source in sources if "async def send" in source]
-    assert len(senders) == 7
+    assert len(senders) == 8
     for name in ("send", "is_refused", "may_pass"):
         assert len({function(source, name) for source in senders}) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
@@ -477,7 +484,7 @@ async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor"]
+    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor", "desk"]
 )
 async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     name: str, fake: FakeServices
@@ -595,6 +602,85 @@ async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None
         fake.chat.say("user2", "!ping")
         await asyncio.sleep(10.0)
     assert [message.text for message in fake.chat.messages if message.bot] == ["pong, user2"]
+
+
+def desk(fake: FakeServices) -> Program:
+    """Return the program with three tasks, on the date of the fake services."""
+    return Program("desk", fake, CHECK=3.0, utc_now=lambda: datetime.fromisoformat(fake.date))
+
+
+def reports(fake: FakeServices) -> list[str]:
+    return [mail.text for mail in fake.mail.sent if mail.recipient == "tiro"]
+
+
+async def test_a_report_is_sent_once_a_day(fake: FakeServices) -> None:
+    """From its hour on, also if the bot is restarted after it, or did not run at that hour."""
+    program = desk(fake)
+    async with program.running():
+        await asyncio.sleep(10.0)
+        assert reports(fake) == []
+        await asyncio.sleep(15.0)
+        assert reports(fake) == ["Report of 2026-11-25: all is well."]
+    async with program.running():
+        await asyncio.sleep(5.0)
+    assert len(reports(fake)) == 1
+    await asyncio.sleep(26 * 3600.0)
+    async with program.running():
+        await asyncio.sleep(5.0)
+    assert reports(fake)[1:] == ["Report of 2026-11-26: all is well."]
+
+
+async def test_a_report_that_was_not_sent_is_sent_later(fake: FakeServices) -> None:
+    """When the service accepts it again, also after a restart; not if it was perhaps sent."""
+    program = desk(fake)
+    await asyncio.sleep(300.0)
+    fake.faults.always("pythbots.mail.send", Fault.too_many(1))
+    async with program.running():
+        await asyncio.sleep(15.0)
+    assert reports(fake) == []
+    fake.faults.clear()
+    fake.faults.add("pythbots.mail.send", Fault.too_many(1), Fault.drop())
+    for _ in range(2):
+        async with program.running():
+            await asyncio.sleep(15.0)
+    assert len(reports(fake)) == 1
+
+
+async def test_the_first_error_of_several_tasks_ends_the_program_after_a_post(
+    fake: FakeServices,
+) -> None:
+    """A post that was sent is not cancelled; the error itself is raised, not a group of them."""
+    program = desk(fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.faults.always("peerbet.chat.set", Fault.slow(8.0))
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            fake.faults.always("pythbots.mail.readnew", Fault.refusal("Invalid key", status=401))
+            await asyncio.sleep(3.0)
+            assert program.task is not None
+            assert not program.task.done()
+            await asyncio.sleep(10.0)
+    assert program.task is not None
+    assert type(program.task.exception()) is AccessDeniedError
+    fake.faults.clear()
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
+
+
+async def test_a_second_signal_ends_all_tasks(fake: FakeServices) -> None:
+    """It cancels the program, which leaves no task behind."""
+    program = desk(fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+            names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+            assert names.isdisjoint({"answer_chat", "answer_mail", "report"})
+    assert program.task is not None
+    assert program.task.cancelled()
 
 
 async def test_the_web_application_stops_its_bot(
