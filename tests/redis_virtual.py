@@ -171,7 +171,7 @@ class Commands(FakeSocket):
         return [b"%d" % part for part in divmod(now, 1_000_000)]
 
     def put_response(self, msg: Any) -> None:
-        self.write(encode_reply(msg, 2))
+        self.write(encode_reply(msg, self._client_info.protocol_version))
 
     def _get_server_runtime(self, server: FakeServer) -> _Lua:
         """Return the Lua runtime of all connections to *server*."""

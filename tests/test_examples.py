@@ -24,6 +24,7 @@ import aiohttp.web
 import msgspec
 import pytest
 from helpers import DEEP, free_port, now
+from redis_virtual import VirtualRedisStore
 
 import pythpeer
 from pythpeer import (
@@ -102,10 +103,11 @@ EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
     "dashboard": (talk,),
     "survivor": (ping, mail, who),
     "desk": (ping, mail),
+    "worker": (ping,),
 }
 """The programs on `pythpeer.run`, and what they react to."""
 
-OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app"}
+OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app", "worker_once"}
 """The programs that tests of their own run."""
 
 
@@ -226,6 +228,7 @@ async def fake(
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PORT", str(free_port()))
+    monkeypatch.setenv("PYTHPEER_STORE", "bot.sqlite")
     async with FakeServices(now=START) as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
@@ -257,7 +260,7 @@ def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
     senders = [source for source in sources if "async def send" in source]
-    assert len(senders) == 8
+    assert len(senders) == 10
     for name in ("send", "is_refused", "may_pass"):
         assert len({function(source, name) for source in senders}) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
@@ -484,7 +487,8 @@ async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor", "desk"]
+    "name",
+    ["ping", "once", "commands", "moderator", "mail_responder", "survivor", "desk", "worker"],
 )
 async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     name: str, fake: FakeServices
@@ -602,6 +606,51 @@ async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None
         fake.chat.say("user2", "!ping")
         await asyncio.sleep(10.0)
     assert [message.text for message in fake.chat.messages if message.bot] == ["pong, user2"]
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch, fake: FakeServices) -> AsyncIterator[None]:
+    """A Redis server, whose URL is that of the store in the environment."""
+    store = VirtualRedisStore(max_length=1000)
+    monkeypatch.setenv("PYTHPEER_STORE", store.url)
+    async with fake.session(store=store):
+        yield
+
+
+@pytest.mark.parametrize("name", ["worker", "worker_once"])
+async def test_workers_share_the_messages(name: str, fake: FakeServices, server: None) -> None:
+    """Each message is answered by one of them."""
+    workers = [Program(name, fake), Program(name, fake)]
+    async with workers[0].running(), workers[1].running():
+        for number in range(6):
+            fake.chat.say(f"user{number}", "!ping")
+        await asyncio.sleep(12.0)
+    texts = sorted(message.text for message in fake.chat.messages if message.bot)
+    assert [text.partition(", ")[2] for text in texts] == [f"user{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("posted", [True, False])
+@pytest.mark.parametrize(("name", "answers"), [("worker_once", 1), ("worker", 2)])
+async def test_another_worker_takes_over_and_looks_first(
+    name: str, posted: bool, answers: int, fake: FakeServices, server: None
+) -> None:
+    """One is killed after the service has performed its post, or before."""
+    killed, other = Program(name, fake), Program(name, fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with killed.running():
+            fake.faults.add("peerbet.chat.set", Fault.hang(effect=posted))
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            assert killed.task is not None
+            killed.task.cancel()
+            await asyncio.sleep(0.1)
+    async with other.running():
+        await asyncio.sleep(15.0)
+        fake.chat.say("user2", "!ping")
+        await asyncio.sleep(5.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert len([text for text in texts if "user1" in text]) == (answers if posted else 1)
+    assert len([text for text in texts if "user2" in text]) == 1
 
 
 def desk(fake: FakeServices) -> Program:

@@ -33,15 +33,15 @@ PAUSE = 5.0
 
 async def main(session: Session) -> None:
     """Answer until the session stops."""
-    with closing(sqlite3.connect("noted.sqlite", isolation_level=None)) as noted:
-        noted.execute("CREATE TABLE IF NOT EXISTS noted (id INTEGER PRIMARY KEY)")
+    with closing(sqlite3.connect("answers.sqlite", isolation_level=None)) as answers:
+        answers.execute("CREATE TABLE IF NOT EXISTS answer (id INTEGER PRIMARY KEY)")
         async for message in session.peerbet.chat_stream(name="once"):
             if message.text != "!ping" or message.is_mine or message.is_bot:
                 continue
             answer = f"pong {message.id}, {message.sender}"  # no other answer has this text
-            # Noted before it is answered. A message that is noted already was redelivered: the bot
-            # was killed, or stopped, before the message was acknowledged.
-            new = noted.execute("INSERT OR IGNORE INTO noted VALUES (?)", (message.id,)).rowcount
+            # Recorded before it is answered. If it is recorded already, the message was
+            # redelivered: the bot was killed, or stopped, before the message was acknowledged.
+            new = answers.execute("INSERT OR IGNORE INTO answer VALUES (?)", (message.id,)).rowcount
             answered = False if new else await was_answered(session, message, answer)
             if answered:
                 continue
