@@ -30,8 +30,10 @@ import pythpeer
 from pythpeer import (
     AccessDeniedError,
     HttpStatusError,
+    InvalidRequestError,
     MissingKeyError,
     PythBots,
+    PythpeerError,
     Session,
     SessionHealth,
     SessionOptions,
@@ -271,6 +273,7 @@ async def test_the_bot_for_systemd_reads_its_key(
 ) -> None:
     """From the folder of credentials, and answers."""
     (folder / "peerbet").write_text(f"{fake.peerbet_key}\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     monkeypatch.delenv("PYTHPEER_PEERBET_KEY")
     program = Program("systemd_bot", fake)
     async with program.running() as session:
@@ -278,6 +281,29 @@ async def test_the_bot_for_systemd_reads_its_key(
         await asyncio.sleep(5.0)
         assert "keys: Peerbet" in session.describe()
     assert program.received("user1") == {"chat": 1}
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError, MissingKeyError, InvalidRequestError])
+def test_the_bot_for_systemd_is_not_started_again_with_a_wrong_key(
+    error: type[PythpeerError],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ends with the exit code that the unit of the page names, and logs one line."""
+    (folder / "peerbet").write_text("a key", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+
+    def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
+        raise error("Invalid key")
+
+    monkeypatch.setattr(pythpeer, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / "systemd_bot.py"), run_name="__main__")
+    page = (FOLDER.parent / "how-to" / "systemd.md").read_text(encoding="utf-8")
+    assert f"RestartPreventExitStatus={ended.value.code}\n" in page
+    [record] = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("Invalid key", None)
 
 
 @pytest.mark.parametrize("name", ["ping", "commands", "survivor"])

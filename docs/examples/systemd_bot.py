@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,15 @@ def may_pass(error: PythpeerError) -> bool:
     return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
 
 
+def credential(name: str) -> Secret:
+    """Return a key from the folder of credentials."""
+    folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "."))
+    return Secret((folder / name).read_text().strip())
+
+
 if __name__ == "__main__":
-    credentials = Path(os.environ.get("CREDENTIALS_DIRECTORY", "."))
-    run(main, peerbet_key=Secret((credentials / "peerbet").read_text().strip()))
+    try:
+        run(main, peerbet_key=credential("peerbet"))
+    except (AccessDeniedError, InvalidRequestError) as error:  # such as a wrong key
+        logger.critical("%s", error)
+        sys.exit(os.EX_CONFIG)  # 78, for which the unit does not start the bot again
