@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import cycle, islice, product
 from pathlib import Path
 from textwrap import indent
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 from unittest.mock import patch
 from urllib.parse import unquote
 
@@ -752,74 +752,94 @@ async def test_a_second_signal_ends_all_tasks(fake: FakeServices) -> None:
             assert program.task is not None
             program.task.cancel()
             await asyncio.sleep(1.0)
-            names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+            names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
             assert names.isdisjoint({"answer_chat", "answer_mail", "report"})
     assert program.task is not None
     assert program.task.cancelled()
 
 
-async def test_the_web_application_stops_its_bot(
-    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
+async def test_a_web_application_stops_its_bot(
+    name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The bot lives as long as the application, and ends after the message that it has."""
-    make_app = runpy.run_path(str(FOLDER / "web_app.py"))["make_app"]
-    runner = aiohttp.web.AppRunner(make_app())
-    await runner.setup()
-    await asyncio.sleep(2.0)
-    fake.chat.say("alice", "hello")
-    await asyncio.sleep(2.0)
-    async with asyncio.timeout(1.0):
-        await runner.cleanup()
-    assert capsys.readouterr().out == "alice: hello\n"
-
-
-async def test_the_fastapi_application_stops_its_bot(
-    fake: FakeServices, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Under uvicorn: it shows the health of the session, and the bot ends with the application."""
-    import uvicorn
-
-    app = runpy.run_path(str(FOLDER / "fastapi_app.py"))["app"]
-    port = int(os.environ["PORT"])
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
-    serving = asyncio.ensure_future(server.serve())
-    await asyncio.sleep(2.0)
-    fake.chat.say("alice", "hello")
-    await asyncio.sleep(2.0)
-    health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
-    server.should_exit = True
-    async with asyncio.timeout(2.0):
-        await serving
+    async with application(name):
+        await asyncio.sleep(2.0)
+        fake.chat.say("alice", "hello")
+        await asyncio.sleep(2.0)
+        health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
+    assert health.ok
     assert [stream.name for stream in health.streams] == ["bot"]
     assert capsys.readouterr().out == "alice: hello\n"
 
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
-async def test_a_web_application_logs_why_its_bot_has_ended(
+async def test_a_web_application_shows_that_its_bot_has_ended(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error of its own: the application continues, logs it, and is not healthy any more."""
+
+    def fail(text: str) -> None:
+        raise ZeroDivisionError(text)
+
+    async with application(name) as names:
+        await asyncio.sleep(2.0)
+        before = await read_health()
+        monkeypatch.setitem(names["bot"].__globals__, "print", fail)
+        fake.chat.say("alice", "hello")
+        await asyncio.sleep(10.0)
+        after = await read_health()
+        [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (before, after) == ((200, True), (503, False))
+    assert record.getMessage() == "the bot has ended"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
+async def test_a_web_application_with_a_wrong_key_ends_without_an_error(
     name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application continues without the bot, and ends without an error."""
+    """It logs the error of the bot."""
     fake.faults.always("peerbet.chat.get", Fault.refusal("Invalid key", status=401))
     async with application(name):
         await asyncio.sleep(10.0)
-        [record] = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == "the bot has ended"
+        assert await read_health() == (503, False)
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], AccessDeniedError)
 
 
+async def read_health() -> tuple[int, bool]:
+    """Return the status of the page of health, and what it states."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{os.environ['PORT']}/health") as response,
+    ):
+        return response.status, msgspec.json.decode(await response.read(), type=SessionHealth).ok
+
+
 @asynccontextmanager
-async def application(name: str) -> AsyncIterator[None]:
-    """Run the start and the end of an application without a server."""
+async def application(name: str) -> AsyncIterator[dict[str, Any]]:
+    """Serve an application, and yield the names of its program."""
     names = runpy.run_path(str(FOLDER / f"{name}.py"))
+    port = int(os.environ["PORT"])
     if name == "fastapi_app":
-        async with names["app"].router.lifespan_context(names["app"]):
-            yield
+        import uvicorn
+
+        server = uvicorn.Server(uvicorn.Config(names["app"], port=port, log_config=None))
+        serving = asyncio.ensure_future(server.serve())
+        yield names
+        server.should_exit = True
+        async with asyncio.timeout(2.0):
+            await serving
         return
     runner = aiohttp.web.AppRunner(names["make_app"]())
     await runner.setup()
-    yield
-    await runner.cleanup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", port).start()
+    yield names
+    async with asyncio.timeout(1.0):
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("name", ["ping", "survivor"])
