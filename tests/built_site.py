@@ -23,6 +23,18 @@ TEXT: Final = re.compile(r"<p>\s*(<\w[^>]*>)*\w")
 UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\))(?=[,)])")
 """A default in a signature that names a constant, or is a call without arguments."""
 
+MARKUP: Final = re.compile(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)")
+"""Markup of Markdown, anywhere in a line."""
+
+FENCE: Final = re.compile(r"```\w*|<code>(?:python|console|ini|text)\n")
+"""The beginning of a block of code that was not recognised, or taken for code within a line."""
+
+PARAGRAPH: Final = re.compile(r"<p>(.*?)</p>", re.DOTALL)
+"""The text of a paragraph."""
+
+BLOCK_MARKUP: Final = re.compile(r"^[ \t]*((?:[-*+]|\d+[.)]|#+)[ \t]+.+|\|.*\|)$", re.MULTILINE)
+"""A line of a paragraph that was meant as an item of a list, a heading, or a row of a table."""
+
 LOADING: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """The attributes by which each element loads something; ``a`` only links to it."""
 
@@ -104,12 +116,16 @@ def broken_links(site: Path) -> Iterator[str]:
 
 
 def unrendered(site: Path) -> Iterator[str]:
-    """Paragraphs that show the markup of Markdown, because an extension is missing."""
+    """What pages show of the markup of Markdown.
+
+    An extension is missing, or something in a list is indented by fewer than four spaces: it ends
+    the list, and the next items become lines of its paragraph.
+    """
     for path in site.rglob("*.html"):
-        text = re.sub(
-            r"<(pre|code)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
-        )
-        for markup in re.findall(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)", text):
+        page = re.sub(r"<pre\b.*?</pre>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        text = re.sub(r"<code\b.*?</code>", "code", page, flags=re.DOTALL)
+        lines = "\n".join(PARAGRAPH.findall(text))
+        for markup in (*FENCE.findall(page), *MARKUP.findall(text), *BLOCK_MARKUP.findall(lines)):
             yield f"{path.relative_to(site)} shows {markup}"
 
 
