@@ -27,7 +27,7 @@ MARKUP: Final = re.compile(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)")
 """Markup of Markdown, anywhere in a line."""
 
 FENCE: Final = re.compile(r"```\w*|<code>(?:python|console|ini|text)\n")
-"""The beginning of a block of code that was not recognised, or taken for code within a line."""
+"""The beginning of a block of code that was not recognised, or treated as code within a line."""
 
 PARAGRAPH: Final = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 """The text of a paragraph."""
