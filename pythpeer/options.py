@@ -16,7 +16,7 @@ from .pacing.bucket import Rate
 from .retry import Retry
 from .secret import Secret
 from .stores import Store, store_from_url
-from .validation import check_text, check_url
+from .validation import check_text, check_url, checks_peer
 
 __all__ = [
     "Keys",
@@ -242,7 +242,7 @@ def check_ssl_context(context: object) -> ssl.SSLContext | None:
     if context is None:
         return None
     context = check_type("ssl_context", ssl.SSLContext, context)
-    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+    if not checks_peer(context):
         raise InvalidRequestError(
             "ssl_context must check certificates and host names: to trust a certificate of your"
             " own, use ssl.create_default_context(cafile=...)"

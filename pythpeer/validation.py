@@ -1,9 +1,13 @@
-"""Checks of arguments, as numbers, texts and URLs: each raises `InvalidRequestError`."""
+"""Checks of arguments, as numbers, texts and URLs, and of TLS.
+
+Those of arguments raise `InvalidRequestError`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import ssl
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -19,6 +23,7 @@ __all__ = [
     "check_text",
     "check_time_limit",
     "check_url",
+    "checks_peer",
     "percent_encode",
 ]
 
@@ -150,6 +155,11 @@ def check_url(name: str, url: object) -> str:
     if match["scheme"].lower() != "https" and not _is_loopback(host):
         raise InvalidRequestError(f"{name} must be https, because http is for loopback only")
     return match[0]
+
+
+def checks_peer(context: ssl.SSLContext) -> bool:
+    """Return whether TLS checks the certificate of the other side, and that it has its name."""
+    return context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -151,6 +151,33 @@ async def test_a_malformed_start_of_the_server_has_no_effect(store: RedisStore, 
             permit.close()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("SET", "KEY:deaths", value) for value in ("x", "", "-1", "1.5", "9" * 400)),
+        ("LPUSH", "KEY:deaths", "x"),
+        *(("HSET", "KEY:server", "steps", value) for value in ("x", "", "1e999")),
+    ],
+    ids=str,
+)
+async def test_a_malformed_counter_does_not_stop_the_heartbeats(
+    store: RedisStore, command: tuple[str, ...]
+) -> None:
+    """Otherwise a worker that is busy with an item would count as dead."""
+    await write(store, *command)
+    heartbeat = store._heartbeat
+    owners = [heartbeat.new_owner(), heartbeat.new_owner()]
+    for owner in owners:
+        heartbeat.keep_alive(owner, "test")
+    await heartbeat._send()
+    assert all(heartbeat.last_beat(owner) > 0.0 for owner in owners)
+    event = heartbeat.death_event
+    heartbeat.report_dead(owners[0])
+    await heartbeat.flush()
+    assert event.is_set()
+    heartbeat.stop(owners[1], "test")
+
+
 @pytest.mark.parametrize("value", ["", "x", "1 2", "-1", "9" * 40, "1e999"])
 async def test_a_malformed_mark_of_a_restart_has_no_effect(store: RedisStore, value: str) -> None:
     """It only marks what is redelivered."""

@@ -975,6 +975,12 @@ def test_no_wrong_variable_shows_a_key(
         "valkey:{}",
         "//:{}@host",
         "user:{}@host:6379",
+        "{}@host:6379/0",
+        "{}@h:1",
+        "/{}@host:6379/0",
+        "host:6379:{}",
+        "host:6379/0?password={}",
+        "host/0?password={}",
         " redis:/:{}@host",
         "redis://:{}@host/" + "9" * 5000,
         "redis://:{}@host:" + "9" * 5000,
@@ -996,7 +1002,18 @@ def test_no_mistyped_store_shows_a_password(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["bot.sqlite", "redis.sqlite", "redis/a", "/a/b@c/d", "C:\\me@home\\a", "a:b", "x@y"]
+    "path",
+    [
+        "bot.sqlite",
+        "redis.sqlite",
+        "redis/a",
+        "/a/b@c/d",
+        "C:\\me@home\\a",
+        "a:b",
+        "x@y",
+        "./a:63",
+        "a:1",
+    ],
 )
 def test_a_path_is_no_mistyped_url(path: str) -> None:
     """Names of files may have most characters."""

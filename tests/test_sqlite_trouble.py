@@ -502,6 +502,23 @@ async def test_files_of_others_are_rejected(path: Path, end: str, what: str) -> 
     assert not path.with_name("target").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_link_of_another_user_is_not_followed(path: Path, *, exists: bool) -> None:
+    """That user could let it lead to another file at any time."""
+    target = path.with_name("target")
+    if exists:
+        target.touch(0o600)
+    path.symlink_to(target)  # noqa: ASYNC240
+    os.chown(path, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(StoreError, match=f"'{path}' is a symbolic link of another user"):
+        await SqliteStore(path).open()
+    assert not os.path.lexists(target) or target.read_bytes() == b""  # noqa: ASYNC240
+    os.chown(path, 0, 0, follow_symlinks=False)
+    async with opened_file(path):
+        assert target.read_bytes()
+
+
 async def test_a_pipe_or_link_as_the_old_file_of_positions_is_ignored(path: Path) -> None:
     """It is not followed and not waited for."""
     positions = path.with_name(path.name + "-places")

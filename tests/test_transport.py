@@ -656,6 +656,62 @@ def test_keys_are_sent_by_https_or_to_this_machine_only(url: str) -> None:
         Endpoint("own", url)
 
 
+class _Opened:
+    """A connection to an address, over which nothing must be sent."""
+
+    protocol = None
+
+    def __init__(self, address: str) -> None:
+        self.transport = self
+        self._address = address
+        self.is_closed = False
+
+    def get_extra_info(self, name: str) -> object:
+        return {"peername": (self._address, 80)}[name]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("name", ["messages", "post", "send_mail"])
+@pytest.mark.parametrize("host", ["localhost", "localhost."])
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "12.7.0.0"])
+async def test_a_name_that_leads_to_another_machine_gets_no_key(
+    name: str, host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver decides where ``localhost`` leads to."""
+    opened: list[_Opened] = []
+
+    async def open_there(*_: object) -> _Opened:
+        opened.append(_Opened(address))
+        return opened[-1]
+
+    monkeypatch.setattr("pythpeer.transport.pool.open_connection", open_there)
+    url = f"http://{host}"
+    async with open_session(url) as session:
+        error = await failure(name, session, url)
+    assert isinstance(error, TransportError)
+    assert (error.sent, error.untrusted) == (False, True)
+    assert "http is for loopback only" in str(error)
+    assert [connection.is_closed for connection in opened] == [True]
+
+
+async def test_a_context_that_stops_checking_is_not_used() -> None:
+    """Other code of the program may have the same context, and change it."""
+    context = client_context()
+    async with RawServer(answer(), tls=server_context()) as server:
+        async with open_session(server.url, ssl_context=context) as session:
+            await CALLS["post"].run(session, server.url)
+            context.check_hostname = False
+            error = await failure("post", session, server.url)
+            assert isinstance(error, TransportError)
+            assert (error.sent, error.untrusted) == (False, True)
+            assert "ssl_context was changed" in str(error)
+            context.check_hostname = True
+            await CALLS["post"].run(session, server.url)
+        assert len(server.requests) == 2
+
+
 # -- cancellation and closing ---------------------------------------------------------------------
 
 

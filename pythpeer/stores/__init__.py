@@ -70,9 +70,11 @@ def store_from_url(text: str) -> Store | InvalidRequestError:
 
 
 # A mistyped URL of a server must not be treated as a path: errors show paths, and the URL can have
-# a password: "redis:/:password@host", "//:password@host", "name:password@host".
+# a password: "redis:/:password@host", "//:password@host", "name:password@host",
+# "password@host:6379/0", "host:6379:password", "host/0?password=password".
 _LIKE_URL: Final = re.compile(
-    r"\s*(?:rediss?|valkeys?|unix|https?|tcp):|.*://|\s*//|(?![a-z]:[/\\]).*:.*@",
+    r"\s*(?:rediss?|valkeys?|unix|https?|tcp):|.*://|\s*//|(?![a-z]:[/\\]).*:.*@"
+    r"|.*@.*:[0-9]|[^/\\]*:[0-9]{2,5}(?![^/:?])|[^?]*\?.*=",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -15,12 +15,18 @@ from .aiohttp_names import (
 )
 from .connection import HeaderTooLargeError, NotHttpError
 
-__all__ = ["FAILURES", "describe", "is_untrusted"]
+__all__ = ["FAILURES", "UntrustedError", "describe", "is_untrusted"]
+
+
+class UntrustedError(Exception):
+    """Nothing may be sent over a connection: the text is the reason."""
+
 
 FAILURES: Final = (
     ClientError,
     HeaderTooLargeError,
     NotHttpError,
+    UntrustedError,
     OSError,
     ValueError,
     RuntimeError,
@@ -38,8 +44,8 @@ _CERTIFICATE_ERRORS: Final[Mapping[int | None, str]] = {
 
 
 def is_untrusted(error: BaseException) -> bool:
-    """Return whether the certificate of the service was rejected."""
-    return isinstance(error, ClientConnectorCertificateError)
+    """Return whether the service was rejected, and not the request: nothing was sent."""
+    return isinstance(error, (ClientConnectorCertificateError, UntrustedError))
 
 
 def describe(error: BaseException, host: str, max_header: int) -> str:
@@ -49,6 +55,8 @@ def describe(error: BaseException, host: str, max_header: int) -> str:
     if isinstance(error, ClientConnectorCertificateError):
         code = getattr(error.certificate_error, "verify_code", None)
         return f"the certificate of {host} {_CERTIFICATE_ERRORS.get(code, 'is not trusted')}"
+    if isinstance(error, UntrustedError):
+        return f"no connection to {host}: {error}"
     if isinstance(error, ClientSSLError):
         return f"no TLS connection to {host}"
     if isinstance(error, ClientConnectorError):

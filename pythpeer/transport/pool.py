@@ -13,8 +13,16 @@ from typing import Final
 
 from yarl import URL
 
-from .aiohttp_names import ClientTimeout, Target, TCPConnector, open_connection
+from ..validation import checks_peer
+from .aiohttp_names import (
+    ClientTimeout,
+    OpenedConnection,
+    Target,
+    TCPConnector,
+    open_connection,
+)
 from .connection import Connection
+from .failures import UntrustedError
 
 __all__ = ["ConnectTimeoutError", "Host", "Pool"]
 
@@ -32,6 +40,15 @@ LIMIT_PER_ENDPOINT: Final = 8
 
 LIMIT_PER_HOST: Final = 16
 """Maximum number of connections in use to one host, where each endpoint has at least one."""
+
+
+UNCHECKED: Final = (
+    "ssl_context was changed, and does not check certificates and host names any more"
+)
+"""Why nothing is sent: other code of the program has the same context."""
+
+NOT_LOOPBACK: Final = "the name leads to another machine, and http is for loopback only"
+"""Why nothing is sent: the address of a name, of ``localhost`` too, is what a resolver returns."""
 
 
 class ConnectTimeoutError(Exception):
@@ -125,6 +142,12 @@ class Host:
         self._learned_at = now
 
 
+def _is_to_loopback(opened: OpenedConnection) -> bool:
+    transport = opened.transport
+    peer = None if transport is None else transport.get_extra_info("peername")
+    return peer is None or peer[0].startswith("127.") or peer[0] == "::1"  # None: it has ended
+
+
 class Pool:
     """All connections of a transport. It must be created in a running event loop."""
 
@@ -199,10 +222,15 @@ class Pool:
         return None
 
     async def _connect(self, host: Host) -> Connection:
+        if isinstance(self._tls, ssl.SSLContext) and not checks_peer(self._tls):
+            raise UntrustedError(UNCHECKED)
         try:
             opened = await open_connection(self._connector, host.target, self._connect_timeout)
         except TimeoutError:
             raise ConnectTimeoutError from None
+        if not host.is_tls and not _is_to_loopback(opened):
+            opened.close()
+            raise UntrustedError(NOT_LOOPBACK)
         return Connection(opened, self._max_header)
 
     async def replace(self, host: Host, stale: Connection) -> Connection:

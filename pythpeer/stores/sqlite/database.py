@@ -24,7 +24,7 @@ from ...errors import StoreError
 from ...pacing.limiter import loop_clock
 from ..fingerprints import stored_name
 from .failures import is_busy, is_full, store_error, to_store_error
-from .files import WalFile, check_files, create_file
+from .files import WalFile, check_files, check_link, create_file
 from .schema import migrate, pragma, verify
 from .worker import Worker
 
@@ -400,6 +400,7 @@ class Database:
             db.execute("UPDATE store SET checkpoints = checkpoints + 1")
 
     def _open(self) -> None:
+        check_link(self.path)
         path = os.path.realpath(self.path)  # SQLite creates its own files next to that, too
         if not self._read_only:
             create_file(path)

@@ -11,7 +11,7 @@ from typing import Final
 
 from .failures import store_error
 
-__all__ = ["WalFile", "check_files", "create_file"]
+__all__ = ["WalFile", "check_files", "check_link", "create_file"]
 
 _create_lock: Final = threading.Lock()
 """Held while a file is being created: no other thread of this process must open it then."""
@@ -32,6 +32,20 @@ def create_file(path: str) -> None:
         except FileExistsError:
             if os.path.isdir(path):  # noqa: PTH112
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+
+
+def check_link(path: Path) -> None:
+    """Raise `StoreError` if *path* is a symbolic link that another user has made: it can move."""
+    if os.name == "nt":
+        return
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
+        raise store_error(
+            path, "is a symbolic link of another user: give the path that it leads to"
+        )
 
 
 def check_files(path: str) -> None:

@@ -12,20 +12,34 @@
 local CLOCK_RESOLUTION = 100000  -- how far the stored time may lag behind, to save writes
 local MAX_SILENCE = 900000       -- owners that are alive run scripts more often
 
+-- What SERVER keeps. Each script reads it once; `keep` changes it here as well.
+local kept
+
+local function read_kept(server)
+  if kept then return kept end
+  local values = redis.call('HMGET', server, 'clock', 'offset', 'since', 'steps', 'salt')
+  kept = {clock = values[1], offset = values[2], since = values[3], steps = values[4], salt = values[5]}
+  return kept
+end
+
+local function keep(server, field, value)
+  redis.call('HSET', server, field, value)
+  kept[field] = value
+end
+
 -- Returns the time, and the offset. Without `alive`, the key of the owners, nothing is stored.
 --
 -- If no script ran for a while, the server stood still or its clock was set forward, or no owner is
 -- alive. No owner could report then, so that time is not part of its session timeout.
 local function store_time(server, alive)
-  local time = redis.call('TIME')
-  local kept = redis.call('HMGET', server, 'clock', 'offset')
-  local last, offset = tonumber(kept[1] or '') or 0, tonumber(kept[2] or '') or 0
+  local time, state = redis.call('TIME'), read_kept(server)
+  local last, offset = tonumber(state.clock or '') or 0, tonumber(state.offset or '') or 0
   local now = time[1] * 1000000 + time[2] + offset
   if now < last then
     offset, now = offset + last - now, last
-    if alive then redis.call('HSET', server, 'offset', string.format('%.0f', offset)) end
+    if alive then keep(server, 'offset', string.format('%.0f', offset)) end
   elseif alive and now > last + CLOCK_RESOLUTION then
-    redis.call('HSET', server, 'clock', string.format('%.0f', now))
+    keep(server, 'clock', string.format('%.0f', now))
     if last > 0 and now > last + MAX_SILENCE then
       local owners = redis.call('ZRANGE', alive, string.format('(%.0f', last), '+inf', 'BYSCORE')
       for _, owner in ipairs(owners) do
@@ -36,21 +50,36 @@ local function store_time(server, alive)
   return now, offset
 end
 
--- Returns since when the server runs, in microseconds, as text: `since` as it is stored, or the time
--- `now` where that is missing, or was written by another program.
-local function known_start(server, since, now)
-  if since and string.match(since, '^%d+$') then return since end
-  since = string.format('%.0f', now)
-  redis.call('HSET', server, 'since', since)
+-- Returns since when the server runs, in microseconds, as text: the time `now` where that is not stored,
+-- or was written by another program.
+local function known_start(server, now)
+  local since = read_kept(server).since
+  if not (since and string.match(since, '^%d+$')) then
+    since = string.format('%.0f', now)
+    keep(server, 'since', since)
+  end
   return since
+end
+
+local function known_steps(server)
+  return tonumber(read_kept(server).steps or '') or 0
+end
+
+-- Adds to the number of deaths, and returns it. What another program has written there counts as 0.
+local function count_deaths(deaths, added)
+  local stored = redis.pcall('GET', deaths)
+  local is_number = type(stored) == 'string' and #stored < 16 and string.match(stored, '^%d+$')
+  local count = (is_number and tonumber(stored) or 0) + added
+  if added > 0 then redis.call('SET', deaths, string.format('%.0f', count)) end
+  return count
 end
 
 -- Returns whether a client knows the salt of the store, which `name` ends with. If the server has
 -- another one, or none, it was emptied since the client registered, and only the client knows that.
 local function knows_salt(server, name)
-  local salt, stored = string.match(name, '[^:]+$'), redis.call('HGET', server, 'salt')
+  local salt, stored = string.match(name, '[^:]+$'), read_kept(server).salt
   if stored == salt then return true end
   redis.call('HSET', server, 'emptied', string.format('%.0f', store_time(server)))
-  if not stored then redis.call('HSET', server, 'salt', salt) end
+  if not stored then keep(server, 'salt', salt) end
   return not stored
 end

@@ -47,8 +47,12 @@ local EMPTIED_TIME = 3600000000
 -- Whether the script stores nothing.
 local read_only = false
 
+-- The time of the store, the same during the whole script.
+local script_time
+
 local function now()
-  return (store_time(SERVER, not read_only and ALIVE))
+  if not script_time then script_time = store_time(SERVER, not read_only and ALIVE) end
+  return script_time
 end
 
 local function fmt_int(number)
@@ -93,7 +97,7 @@ end
 
 -- Returns since when the server runs, which identifies its present run.
 local function present_run()
-  return known_start(SERVER, redis.call('HGET', SERVER, 'since'), now())
+  return known_start(SERVER, now())
 end
 
 -- Returns up to which id the log is unchanged for a client that knows a run of the server:

@@ -82,7 +82,6 @@ end
 
 local saved, due, paused, stored_burst, requests = 0, 0, 0, burst, 0
 local starts, outstanding, queue, cancelled = {}, {}, {}, {}
-local since = redis.call('HGET', SERVER, 'since')
 local stored = redis.call('GET', STATE)
 local stored_since
 if stored then
@@ -112,8 +111,7 @@ if owner == '' then
   end
   return {requests, outstanding_count, waiting, math.max(0, paused - now)}
 end
-since = known_start(SERVER, since, now)
-local steps, latest = tonumber(redis.call('HGET', SERVER, 'steps') or '0'), tonumber(ARGV[6])
+local since, steps, latest = known_start(SERVER, now), known_steps(SERVER), tonumber(ARGV[6])
 if latest > 0 and now > latest and tonumber(ARGV[7]) == steps then
   -- The clock was set forward: less time has passed since the last requests than it seems.
   steps = redis.call('HINCRBY', SERVER, 'steps', 1)

@@ -11,7 +11,7 @@ local function leave(consumer)
   local was_alive = redis.call('ZREM', ALIVE, consumer) == 1
   for _, pending in ipairs(group(name) and redis.call('XPENDING', STREAM, name)[4] or {}) do
     if pending[1] == consumer then
-      if was_alive then redis.call('INCR', DEATHS) end  -- another one claims its pending items
+      if was_alive then count_deaths(DEATHS, 1) end  -- another one claims its pending items
       return
     end
   end

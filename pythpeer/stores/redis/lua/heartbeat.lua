@@ -8,13 +8,12 @@
 local now, offset = store_time(KEYS[3], KEYS[1])
 local first_alive = 4 + ARGV[3]
 for index = 4, first_alive - 1 do
-  if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then redis.call('INCR', KEYS[2]) end
+  if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then count_deaths(KEYS[2], 1) end
 end
 for index = first_alive, #ARGV do
   redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[1]), ARGV[index])
 end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
-if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
+if expired > 0 then count_deaths(KEYS[2], expired) end
 knows_salt(KEYS[3], ARGV[2])
-local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
-return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}
+return {count_deaths(KEYS[2], 0), now, offset, known_steps(KEYS[3])}

@@ -26,7 +26,7 @@ if command == 'acquire lease' then
 elseif command == 'release lease' then
   if redis.call('HGET', META, 'leader') == owner then
     redis.call('HDEL', META, 'leader')
-    redis.call('INCR', DEATHS)  -- wakes those that wait for the lease, as a death does
+    count_deaths(DEATHS, 1)  -- wakes those that wait for the lease, as a death does
   end
 elseif command == 'begin fetch' then
   keep_alive(owner, ARGV[3])
