@@ -56,6 +56,9 @@ FAULT_SECONDS: Final = 40.0 if DEEP else 20.0
 PAUSE_SECONDS: Final = 30.0 if DEEP else 10.0
 """How long the services are well before the next fault."""
 
+RECOVERY_SECONDS: Final = 120.0 if DEEP else 40.0
+"""How long a program has for the rest, after the last fault: a back-off is up to 30 seconds."""
+
 START: Final = datetime(2026, 11, 25, 7, 59, 40, tzinfo=UTC)
 """The date of the services when a test begins."""
 
@@ -413,10 +416,10 @@ async def test_an_example_survives_every_fault(
                 await panel.clear()
                 await live(PAUSE_SECONDS)
                 program.count_writes()
-            await asyncio.sleep(120.0)
+            await asyncio.sleep(RECOVERY_SECONDS)
         await live(1.0)  # while the program does not run
     async with program.running():
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(RECOVERY_SECONDS)
     assert {user: program.received(user) for user in expected} == expected
     if EXAMPLES[name] == (talk,):
         assert program.shown == dict.fromkeys(expected, 1)
