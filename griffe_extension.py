@@ -59,7 +59,7 @@ def _evaluate_defaults(cls: griffe.Class, method: griffe.Function) -> None:
 
 def _constructor(cls: griffe.Class) -> griffe.Function:
     """Return the constructor of a struct: a parameter for each field, in order."""
-    keywords_only = "kw_only" in {getattr(keyword, "name", "") for keyword in cls.keywords}
+    keywords_only = "kw_only" in cls.keywords
     kind = "keyword-only" if keywords_only else "positional or keyword"
     fields = [
         griffe.Parameter(

@@ -174,18 +174,12 @@ def promises(reports: Reports) -> Iterator[str]:
     rates = [_number(row["rate"]) for row in _rows(reports, "pacing", 4, limiter=OURS)]
     used = f"{100 * min(rates):.0f} to {100 * max(rates):.1f} %"
     yield f"at 1 s {used} of the allowed rate was used"
-    many, libraries = _early_shares(reports), _libraries(reports, "jitter")
-    count = f"{NUMBERS[len(many)]} of {NUMBERS[len(libraries)]}"
-    yield f"{count} common limiters sent {_percent(many)} of their requests too early"
     mail = _row(reports, "loss", 1, experiment="responses cut off", program="aiohttp, readnew")
     dropped = "disconnected after the post was accepted"
     post = _row(reports, "loss", 3, experiment=dropped, program="aiohttp, get()")
     lost = f"lost {mail['lost']} of {mail['of']} mails"
     yield f"plain aiohttp {lost} and duplicated {post['duplicated']} of {post['of']} posts"
 
-
-NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""Small numbers as the README writes them."""
 
 OFTEN: Final = 0.1
 """The share of requests from which on a library counts as one that sends too early."""

@@ -11,6 +11,8 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import msgspec
@@ -30,7 +32,12 @@ from .pacing.queue import Priority
 from .retry import Retry, classify_failure
 from .wire.endpoints import Effect, Endpoint
 from .wire.request import Request
-from .wire.responses import parse_retry_after, try_parse_response
+from .wire.responses import (
+    decode_documented,
+    is_long,
+    parse_retry_after,
+    try_parse_response,
+)
 
 if TYPE_CHECKING:
     from .transport import RawResponse, Transport  # not at run time, because it imports aiohttp
@@ -233,16 +240,23 @@ class Caller:
             return self._record_outcome(permit, classify_failure(endpoint, response, permit.status))
         if on_response is not None:
             on_response(response)
-        result = try_parse_response(
-            endpoint, response.status, response.body, request.secrets, request.texts, request.size
-        )
+        status, body = response.status, response.body
+        args = (endpoint, status, body, request.secrets, request.texts, request.size)
+        documented = decode_documented(endpoint, status, body)
+        result: Result[T]
+        if documented is not None:
+            result = documented
+        elif is_long(body):
+            result = await _run_in_thread(partial(try_parse_response, *args))
+        else:
+            result = try_parse_response(*args)
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result
         if isinstance(result, RateLimitedError):
             result.retry_after = parse_retry_after(response.headers)
             permit.on_throttled(result.retry_after)
-        elif response.status == 503:
+        elif status == 503:
             permit.pause(parse_retry_after(response.headers))
         return self._record_outcome(permit, classify_failure(endpoint, result, permit.status))
 
@@ -266,6 +280,18 @@ class Caller:
         is_success = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
         self.outcomes[permit.limiter.name].record(None if is_success else error)
         return error
+
+
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    """Execute *work* in a thread of its own, which ends with it, so that the loop continues."""
+    executor = ThreadPoolExecutor(1, "pythpeer-parser")
+    try:
+        result = asyncio.get_running_loop().run_in_executor(executor, work)
+    except RuntimeError:  # no thread can be started: the program has too many, or is ending
+        return work()
+    finally:
+        executor.shutdown(wait=False)
+    return await result
 
 
 def notify_retry(

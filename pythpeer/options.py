@@ -74,7 +74,7 @@ class SessionOptions(TypedDict, total=False):
     retry: Retry
     """The retry policy for failed reads."""
     timeout: float
-    """Seconds of one attempt at most."""
+    """Seconds of one attempt at most; within it, connecting to an address has a limit of 5 s."""
     max_wait: float
     """Seconds that a call may wait for a token."""
     store: Store | None

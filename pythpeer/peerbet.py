@@ -375,9 +375,10 @@ class Peerbet:
         """The chat's messages as they arrive: ``async for m in session.peerbet.chat_stream()``.
 
         The service may have had more messages than it could show: such gaps are in `Stream.gaps`.
-        Everything before the oldest available message is a gap for a stream that resumes from an
-        empty chat, and for a name under which nothing has been acknowledged yet; it is not a gap if
-        *after* is given as 0.
+        A stream that waits in an empty chat, or whose *name* has acknowledged nothing yet, should
+        receive everything from then on. If the oldest available message then has the id 500, the
+        gap is ``Gap(after=0, before=500)``. With ``after=0`` there is no such gap, because that
+        asks for the oldest available message.
 
         Args:
             after: Start after this message id; 0 starts with the oldest message available. By

@@ -92,7 +92,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     """The whole object as the service sent it, decoded from JSON."""
 
 
-class StaffMember(msgspec.Struct, frozen=True, kw_only=True):
+class StaffMember(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A member of a chat's staff. A field is ``None`` if the response lacks it."""
 
     id: int | None = None
@@ -120,7 +120,7 @@ class ChatStats(msgspec.Struct, frozen=True, kw_only=True):
     """The whole object as the service sent it, decoded from JSON."""
 
 
-class Mail(msgspec.Struct, frozen=True, kw_only=True):
+class Mail(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One mail. A field is ``None`` if the response lacks it."""
 
     id: int | None = None

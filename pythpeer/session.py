@@ -119,6 +119,8 @@ class Session(AsyncContextOnly):
             most 0.5 s at first, doubled each time, and never more than 30 s.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
             0, or ``math.inf``. A call can have a limit of its own; the polls of streams have this.
+            Within it, each address of the service has 5 s to accept a connection, with TLS; that is
+            fixed.
         max_wait: Seconds that a call may wait for a token, or ``math.inf``; a stream's poll waits
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
@@ -126,8 +128,8 @@ class Session(AsyncContextOnly):
         max_header: Bytes of one header of a response at most; by default 16 KiB. A response has at
             most 128 headers.
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
-            place of another poll, to notice that the service has started its ids anew; 0 never
-            does. Sessions that share a store should have the same value, because any of them polls.
+            place of a normal poll, to notice that the ids began again at 1; 0 never does. Sessions
+            that share a store should have the same value, because any of them polls.
         ssl_context: A TLS context, for a private certificate authority. It must check certificates
             and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.

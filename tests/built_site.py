@@ -35,6 +35,9 @@ PARAGRAPH: Final = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 BLOCK_MARKUP: Final = re.compile(r"^[ \t]*((?:[-*+]|\d+[.)]|#+)[ \t]+.+|\|.*\|)$", re.MULTILINE)
 """A line of a paragraph that was meant as an item of a list, a heading, or a row of a table."""
 
+MAX_SIGNATURE_LINE: Final = 90
+"""Characters of a line of a signature. One that is not valid Python is not wrapped at all."""
+
 LOADING: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """The attributes by which each element loads something; ``a`` only links to it."""
 
@@ -62,6 +65,8 @@ def missing_names(site: Path) -> Iterator[str]:
         signature = unescape(re.sub("<[^>]*>", "", section.partition("doc-contents")[0]))
         for default in UNEVALUATED.findall(signature):
             yield f"{path} shows the default {default}, and not its value"
+        if any(len(line) > MAX_SIGNATURE_LINE for line in signature.splitlines()):
+            yield f"the signature of {path} is not wrapped"
         if ".".join(path.split(".")[-2:]) in INTERNAL:
             yield f"{path} is internal, but in the reference"
 

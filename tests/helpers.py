@@ -211,6 +211,14 @@ def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
     ]
 
 
+def logged_skips(caplog: pytest.LogCaptureFixture) -> int:
+    """How many items the WARNINGs state that were skipped, which are all that was logged."""
+    levels = logged_levels(caplog)
+    skips = [record for record in caplog.records if " skipped " in record.getMessage()]
+    assert levels == [logging.WARNING] * len(skips)
+    return sum(vars(record)["count"] for record in skips)
+
+
 def freeze_collector() -> None:
     """Exclude all objects that exist now from the garbage collections of the rest of the run.
 

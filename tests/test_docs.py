@@ -111,6 +111,7 @@ async def test_every_program_runs(
 def request_of_the_serve_page(url: str, name: str) -> tuple[dict[str, str], str]:
     """Return headers and body of its curl command for *name*, which is sent to *url* instead."""
     page = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    page = page.replace("\\\n", "")  # lines that continue
     [command] = re.findall(rf"^\$ curl (.+/api/{name})$", page, re.MULTILINE)
     words = shlex.split(command.replace("http://127.0.0.1:8400/", url))
     words = [word.replace("http://127.0.0.1:8400", url.rstrip("/")) for word in words]
@@ -140,6 +141,35 @@ def test_the_page_about_pacing_has_the_rate_of_each_endpoint() -> None:
     shown = dict(re.findall(r"^\| `([\w.]+)` \| .* \| `(Rate\(.*\))` \|$", page, re.MULTILINE))
     rates = {name: limiter.rate for name, limiter in Session().limiters.items()}
     assert {name: eval(rate, {"Rate": Rate}) for name, rate in shown.items()} == rates
+
+
+async def measured_rate(fake: FakeServices, rate: Rate, seconds: float) -> float:
+    """Return the rate of waiting calls, as the fake receives them, with responses after *seconds*.
+
+    It is relative to the documented rate.
+    """
+    fake.requests.clear()
+    fake.faults.always("peerbet.chat.get", Fault.slow(seconds))
+    async with fake.session(rates={"peerbet.chat.get": rate}) as session:
+        await asyncio.gather(*(session.peerbet.messages(last=1) for _ in range(3)))
+    first, *_, last = fake.requests
+    await asyncio.sleep(rate.interval)
+    return 2 * rate.interval / (last.at - first.at)
+
+
+async def test_the_page_about_pacing_has_the_rate_that_each_guard_leaves(
+    fake: FakeServices,
+) -> None:
+    """Each cell of the table is measured on virtual time."""
+    page = (DOCS / "pacing.md").read_text(encoding="utf-8")
+    (heading,) = re.findall(r"^\| guard \| response .*$", page, re.MULTILINE)
+    response_times = [float(seconds) for seconds in re.findall(r"[\d.]+(?= s)", heading)]
+    rows = re.findall(r"^\| ([\d.]+) \| (\d.* %) \|$", page, re.MULTILINE)
+    for guard, cells in rows:
+        rate = Rate(1.0, guard=float(guard))
+        rates = [await measured_rate(fake, rate, seconds) for seconds in response_times]
+        assert " | ".join(f"{100 * rate:.0f} %" for rate in rates) == cells
+    assert (len(rows), len(response_times)) == (4, 3)
 
 
 async def test_the_command_of_the_serve_page_sets_a_fault(fake: FakeServices) -> None:

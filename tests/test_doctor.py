@@ -1115,6 +1115,16 @@ def test_names_are_searched_for_keys_up_to_a_limit() -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["e", "7", "id"])
+def test_a_short_key_is_hidden_as_a_word_only(key: str) -> None:
+    """All names and words with these characters would be missing from the report otherwise."""
+    hidden = Hidden([Secret(key)])
+    assert list_fields(["message_id", "user_name"], hidden) == "message_id, user_name"
+    assert allowed_field("id", hidden) == ("id" if key != "id" else None)
+    assert redact_words("invalid message", hidden) == "invalid message"
+    assert key not in redact_words(f"the key {key} is invalid", hidden).split()
+
+
 async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
     """One for each response, which models read like the response; private, never overwritten."""
     report = await examined({"pythbots_api_key": API_KEY, "order": "shuffled", "prefix": BOM})

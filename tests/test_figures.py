@@ -43,7 +43,7 @@ def test_the_readme_states_the_measured_pacing_and_loss(reports: dict[str, Repor
     """In sentences of its own, whose figures are those of the results."""
     readme = " ".join(README.read_text(encoding="utf-8").split())
     assert [promise for promise in promises(reports) if promise not in readme] == []
-    assert len([*promises(reports)]) == 3
+    assert len([*promises(reports)]) == 2
 
 
 def test_the_page_begins_with_the_table_of_the_targets(reports: dict[str, Report]) -> None:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from raw_server import RawServer, answer, drop, error_page, open_session
 from scripted import DROP_WITHOUT_EFFECT, ERROR_500, HTML, OK, Scripted
+from test_restarts import start_anew
 
 import pythpeer
 from pythpeer import MemoryStore, PythpeerError, Rate, ResponseEvent, Retry, SqliteStore
@@ -82,6 +83,8 @@ async def test_the_documented_records_are_logged(
             store=SqliteStore(folder / "a"), personal_key="new", rates={"peerbet.chat": Rate(1.0)}
         ) as session:
             await session.pythbots.unread_mail()
+            start_anew(services, 2)
+            await anext(session.peerbet.chat_stream(after=401))
         async with services.session(on_request=sleep) as session:
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look

@@ -103,6 +103,8 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
         '<h2 id="pythpeer.Gap.after"><div class="doc-contents">'
         '<h2 id="pythpeer.Stream.pop">'
         '<h2 id="pythpeer.Session">Session(*, <b>a</b>: str = KEY, b: Retry = Retry(), c: int = 1)'
+        f'<h2 id="pythpeer.Mail">Mail({"id: <b>int</b>, " * 12})'
+        '<h2 id="pythpeer.User">User(\n    id: <b>int</b> = 0,\n    username: str,\n    raw: dict)'
     )
     problems = list(missing_names(tmp_path))
     for path in ("pythpeer.merge", "pythpeer.split_text"):
@@ -114,6 +116,9 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
     assert [problem for problem in problems if "default" in problem] == [
         "pythpeer.Session shows the default KEY, and not its value",
         "pythpeer.Session shows the default Retry(), and not its value",
+    ]
+    assert [problem for problem in problems if "not wrapped" in problem] == [
+        "the signature of pythpeer.Mail is not wrapped"
     ]
 
 

@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
 
@@ -53,11 +53,13 @@ from raw_server import (
     open_session,
     unresponsive_port,
 )
+from yarl import URL
 
 from pythpeer import (
     AccessDeniedError,
     ApiError,
     DecodeError,
+    Effect,
     Endpoint,
     HttpStatusError,
     InvalidRequestError,
@@ -117,6 +119,27 @@ def leaks(text: str | bytes) -> bool:
 def keyed_session(url: str, **options: Any) -> Session:
     """Return a session with a canary for each key."""
     return open_session(url, **dict[str, Any](KEYS), **options)
+
+
+CACHE: Final = functools._lru_cache_wrapper
+"""The type of a function with a cache."""
+
+
+def cached_texts() -> set[str]:
+    """The texts in all caches of functions, of every library: in arguments and in results."""
+    globals_ = [value for module in [*sys.modules.values()] for value in vars(module).values()]
+    found = [one for one in (*globals_, *gc.get_objects()) if type(one) is CACHE]
+    links = [link for cache in found for link in gc.get_referents(cache)]
+    texts: set[str] = set()
+    seen: set[int] = set()
+    while links:
+        link = links.pop()
+        if isinstance(link, str):
+            texts.add(link)
+        elif id(link) not in seen and not callable(link) and not isinstance(link, ModuleType):
+            seen.add(id(link))
+            links += gc.get_referents(link)
+    return texts
 
 
 # -- where to search ------------------------------------------------------------------------------
@@ -1063,3 +1086,20 @@ def test_the_search_finds_what_is_there() -> None:
     check_error(ValueError("nothing of interest"))
     assert GOOD.isascii()
     assert isinstance(api_error("no"), Step)
+
+
+async def test_no_cache_keeps_a_key() -> None:
+    """Not those of yarl, which outlive the session: no URL with a key is ever made."""
+    key = "kept-in-no-cache"  # other tests leave the usual canaries in caches of urllib
+    keys = dict.fromkeys(KEYS, key)
+    calls = [call for name, call in CALLS.items() if not name.startswith("own_")]
+    async with (
+        RawServer(answer()) as server,
+        open_session(server.url, **dict[str, Any](keys)) as session,
+    ):
+        for call in (*calls, *(custom_call(effect, Secret(key)) for effect in Effect)):
+            await call.run(session, server.url)
+    URL("https://cached.example/?key=of-the-test")
+    texts = cached_texts()
+    assert any("of-the-test" in text for text in texts)
+    assert not any(key in text for text in texts)

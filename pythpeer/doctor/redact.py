@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -79,6 +79,7 @@ _MAX_NAME: Final = 40
 _MAX_MESSAGE: Final = 400
 _MAX_LISTED: Final = 20
 _MAX_NAMES: Final = 2_000
+_SHORT_KEY: Final = 4
 
 
 class Hidden:
@@ -90,8 +91,11 @@ class Hidden:
     """
 
     def __init__(self, keys: Collection[Secret] = (), texts: Collection[str] = ()) -> None:
-        self._keys = keys
+        self._keys = [key for key in keys if len(key.reveal()) >= _SHORT_KEY]
         """Not shown, nor any part of them that could be recognised."""
+        self._short_keys = [key for key in keys if len(key.reveal()) < _SHORT_KEY]
+        """Not shown as a whole name, nor as words of a message: a report without the letters of a
+        key of one letter would be of no use."""
         self._texts = texts
         """Not shown as a whole name, nor as words of a message."""
         self._has_key: dict[str, bool] = {}
@@ -102,7 +106,7 @@ class Hidden:
 
         It is unknown after `_MAX_NAMES` names, because the search for keys takes 50 µs for each.
         """
-        if name.casefold() in map(str.casefold, self._texts):
+        if name.casefold() in map(str.casefold, self._whole_texts()):
             return True
         if not self._keys:
             return False
@@ -115,7 +119,11 @@ class Hidden:
     def remove_from(self, message: str) -> str:
         """Return the beginning of a message with ellipses for the texts and for keys."""
         masked = mask_keys(message, self._get_keys, _MAX_MESSAGE).replace("***", " … ")
-        return without_texts(masked, self._texts)
+        return without_texts(masked, self._whole_texts())
+
+    def _whole_texts(self) -> Iterator[str]:
+        yield from self._texts
+        yield from (key.reveal() for key in self._short_keys)
 
     def _get_keys(self) -> Collection[Secret]:
         return self._keys

@@ -79,7 +79,7 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
         return self.name.rpartition(" ")[0]
 
 
-class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
+class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One item that is to be appended to a log."""
 
     item: T | None
@@ -116,7 +116,7 @@ class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True)
     is not counted as seen. With ``None`` nothing is appended instead."""
 
 
-class Entry(msgspec.Struct, Generic[T], frozen=True):
+class Entry(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One stored item of a log, or an undecodable one."""
 
     id: int

@@ -29,6 +29,10 @@ T = TypeVar("T")
 MAX_LENGTH: Final = 10_000
 """The default number of items in a log."""
 
+MAX_TRIMMED: Final = 10_000
+"""The entries that an append deletes at most, in addition to as many as it has: the first append
+after a long time without an acknowledgement would take long otherwise."""
+
 
 class MemoryStore(Store):
     """Keeps everything in memory, for the sessions of one event loop that share the object.
@@ -165,9 +169,11 @@ class _LogState(Generic[T]):
         excess = len(self.ids) - max(self.max_length, batch)
         if excess <= 0:
             return
-        oldest = list(islice(self.entries, excess))
+        arrived_first = islice(self.entries, min(excess, MAX_TRIMMED + batch))
         if self.topic.destructive:
-            oldest = list(takewhile(self.acknowledged.__ge__, oldest))
+            oldest = list(takewhile(self.acknowledged.__ge__, arrived_first))
+        else:
+            oldest = list(arrived_first)
         for id in oldest:
             del self.entries[id]
         oldest.sort()

@@ -17,10 +17,10 @@ import asyncio
 import copy
 import logging
 import math
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import anyio
@@ -48,6 +48,10 @@ logger: Final = logging.getLogger("pythpeer.streams")
 
 T = TypeVar("T")
 
+PIECE_SIZE: Final = 1000
+"""Items that are appended to the log or read from it at a time; after each piece other tasks run.
+That of a usual response is its only one."""
+
 INTENT_GRACE: Final = 1.0
 """Seconds after the time limit of a read in which its result can still reach the log. After that
 another process may treat the fetch as lost."""
@@ -74,7 +78,9 @@ def fetch_timeout(timeout: float) -> float:
     return min(timeout, MAX_INTENT) + INTENT_GRACE
 
 
-class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
+# Without garbage collection, like all that exists once for each item: a response can have 100,000
+# items, and looking through them all keeps the event loop busy. They cannot refer to themselves.
+class DecodedItem(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One item of a response."""
 
     item: T | None
@@ -108,6 +114,24 @@ class _Outcome(NamedTuple):
 
     complete: bool = False
     """Whether nothing is missing: no item is held back, and the history was not skipped."""
+
+
+class _Unstored(Generic[T]):
+    """What is not in the log yet of the result of a destructive read."""
+
+    __slots__ = ("has_failed", "intent", "log", "pieces")
+
+    def __init__(self, log: Log[T], intent: int, result: Sequence[DecodedItem[T]]) -> None:
+        self.log: Final = log
+        """The log for it."""
+        self.intent: Final = intent
+        """Its fetch intent."""
+        starts = range(0, max(1, len(result)), PIECE_SIZE)
+        self.pieces: Final = deque(result[start : start + PIECE_SIZE] for start in starts)
+        """What is to be appended. `_store_piece` removes the first one."""
+        self.has_failed = False
+        """Whether the append of a piece failed, and the log repeats it: then it is not known which
+        of its items are to be held back. Set by `_store_piece`."""
 
 
 class DestructiveSource(EndpointSource[T]):
@@ -154,8 +178,8 @@ class DestructiveSource(EndpointSource[T]):
         """Loop time of the last warning that it cannot be read."""
         self._unread_failed = False
         """Whether the last destructive read since the history was last skipped failed."""
-        self._unstored: tuple[Log[T], int, Sequence[DecodedItem[T]]] | None = None
-        """The last result, with its log and fetch intent, until it is appended to the log."""
+        self._unstored: _Unstored[T] | None = None
+        """The last result, until all of it is appended to the log."""
         self._last_ids: frozenset[str] = frozenset()
         """The identities with an id in the last result of a destructive read."""
         self._repeated: frozenset[str] = frozenset()
@@ -255,11 +279,19 @@ class DestructiveSource(EndpointSource[T]):
                 if not isinstance(outcome.error, OutcomeUnknownError):
                     self._undelivered_after = previous  # nothing was fetched
                 raise copy.copy(outcome.error)  # a poll may raise it, too
-        entries = await direct_reader.read(after, sys.maxsize)
-        direct_reader.ack(max([after, *(entry.id for entry in entries)]))
+        items: list[T] = []
+        is_last = False
+        while not is_last:
+            entries = await direct_reader.read(after, PIECE_SIZE)
+            items += (entry.item for entry in entries if entry.item is not None)
+            after = entries[-1].id if entries else after
+            is_last = len(entries) < PIECE_SIZE
+            if not is_last:
+                await asyncio.sleep(0)
+        direct_reader.ack(after)
         await direct_reader.flush()
         self._undelivered_after = None
-        return tuple(entry.item for entry in entries if entry.item is not None)
+        return tuple(items)
 
     async def _acquire_direct(self) -> Permit:
         """Wait until no read is in progress and there is a permit.
@@ -348,42 +380,58 @@ class DestructiveSource(EndpointSource[T]):
         if self._unread_failed and self._history_may_recover:
             self._history_due = 0.0  # the service works again
         self._unread_failed = False
-        ids = frozenset(decoded.identity for decoded in result if decoded.has_id)
+        ids = frozenset([decoded.identity for decoded in result if decoded.has_id])
         self._repeated, self._last_ids = ids & self._last_ids, ids
-        self._unstored = (log, intent, result)
-        return await self._store_unread(log, intent, result)
+        self._unstored = _Unstored(log, intent, result)
+        return await self._store_unread(self._unstored)
 
     async def _store_remaining(self) -> None:
         """Append the last result if the store failed before, unless the store does it itself."""
         if self._unstored is not None:
-            await self._store_unread(*self._unstored)
+            await self._store_unread(self._unstored)
 
-    async def _store_unread(
-        self, log: Log[T], intent: int, result: Sequence[DecodedItem[T]]
-    ) -> _Outcome:
+    async def _store_unread(self, unstored: _Unstored[T]) -> _Outcome:
         """Append the result of a destructive read, and hold back what the history has to count.
 
         The fetch of an item that is held back counts as lost, so that a later process, which does
         not have the item, requests the history as well.
         """
-        if log.keeps_failed_appends:
-            self._unstored = None
-        entries = [_only_new(decoded) for decoded in result]
-        added = set(map(id, await self._store(log, entries, () if entries else (intent,))))
-        self._unstored = None
-        self._held += [
-            decoded
-            for decoded, entry in zip(result, entries, strict=True)
-            if id(entry) not in added
-        ]
+        log, intent = unstored.log, unstored.intent
+        is_empty = not unstored.pieces[0]
+        while len(unstored.pieces) > 1:
+            await self._store_piece(unstored)
+            await asyncio.sleep(0)
+        await self._store_piece(unstored)
         if self._held and loop_time() < self._history_due:  # it is not readable
-            await self._store(log, self._uncounted(self._held))
+            await self._store_all(log, self._uncounted(self._held))
             self._held.clear()
-        if self._held:
+        if self._held or unstored.has_failed:
             await log.lose_fetch(intent)
-        elif entries:
+        elif not is_empty:
             await log.append((), completes=(intent,))
         return _Outcome(fetched=True, complete=not self._held)
+
+    async def _store_piece(self, unstored: _Unstored[T]) -> None:
+        """Append the first piece of a result. If it is empty, the fetch intent is completed."""
+        log, piece = unstored.log, unstored.pieces[0]
+        entries = [_only_new(decoded) for decoded in piece]
+        try:
+            new = await self._store(log, entries, () if piece else (unstored.intent,))
+        except StoreError:
+            if log.keeps_failed_appends:
+                unstored.has_failed = True
+                self._remove_piece(unstored)
+            raise
+        self._remove_piece(unstored)
+        added = set(map(id, new))
+        self._held += [
+            decoded for decoded, entry in zip(piece, entries, strict=True) if id(entry) not in added
+        ]
+
+    def _remove_piece(self, unstored: _Unstored[T]) -> None:
+        unstored.pieces.popleft()
+        if not unstored.pieces:
+            self._unstored = None
 
     async def _try_recover(
         self, poller: Poller[T], permit: Permit, lost: Collection[int], attempt: int
@@ -396,11 +444,12 @@ class DestructiveSource(EndpointSource[T]):
         self._history_succeeded(poller)
         entries = self._history_entries(result)
         if self._held and not await _has_all_seen(log, result):
-            added = Counter(entry.identity for entry in await self._store(log, entries))
+            new = await self._store_all(log, entries)
+            added = Counter(entry.identity for entry in new)
             entries = self._uncounted(
                 [held for held in self._held if not _take_one(added, held.identity)]
             )
-        await self._store(log, entries, lost)
+        await self._store_all(log, entries, lost)
         self._held.clear()
         poller.bypassed = True
         return _Outcome(fetched=True, complete=True)
@@ -439,33 +488,41 @@ class DestructiveSource(EndpointSource[T]):
             poller.recovery_error = None
             logger.info("%s: the history was read again", self.name, extra={"endpoint": self.name})
 
-    def _history_entries(self, result: Sequence[DecodedItem[T]]) -> list[NewEntry[T]]:
-        """Return an entry for each item of the history, which has as many of each as there are.
+    def _history_entries(self, result: Sequence[DecodedItem[T]]) -> Iterator[NewEntry[T]]:
+        """Yield an entry for each item of the history, which has as many of each as there are.
 
         The log appends the last ones of equal items, as many as it lacks. The first of these are
         held back, and are new: they came from a destructive read.
         """
-        remaining = Counter(decoded.identity for decoded in result)
-        held: defaultdict[str, list[DecodedItem[T]]] = defaultdict(list)
+        remaining = Counter([decoded.identity for decoded in result])
+        held: defaultdict[str, deque[DecodedItem[T]]] = defaultdict(deque)
         for decoded in self._held:
             held[decoded.identity].append(decoded)
         copies: Counter[str] = Counter()
-        entries: list[NewEntry[T]] = []
         for decoded in result:
             identity = decoded.identity
             copies[identity] += 1
             is_new = remaining[identity] <= len(held[identity])
             remaining[identity] -= 1
-            item = held[identity].pop(0).item if is_new else self._marked(decoded.item)
-            entries.append(
-                NewEntry(
-                    item,
-                    identity=identity,
-                    max_copies=copies[identity],
-                    from_history=not is_new,
-                )
+            item = held[identity].popleft().item if is_new else self._marked(decoded.item)
+            yield NewEntry(
+                item,
+                identity=identity,
+                max_copies=copies[identity],
+                from_history=not is_new,
             )
-        return entries
+
+    async def _store_all(
+        self, log: Log[T], entries: Iterable[NewEntry[T]], completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
+        """Append *entries* in pieces, and complete fetch intents. Returns those that were new."""
+        remaining = iter(entries)
+        added: list[NewEntry[T]] = []
+        while len(piece := list(islice(remaining, PIECE_SIZE))) == PIECE_SIZE:
+            added += await self._store(log, piece)
+            await asyncio.sleep(0)
+        added += await self._store(log, piece, completes)
+        return added
 
     async def _store(
         self, log: Log[T], entries: Sequence[NewEntry[T]], completes: Collection[int] = ()
@@ -473,17 +530,15 @@ class DestructiveSource(EndpointSource[T]):
         hooks = self._caller.hooks
         return await store_items(hooks, self.name, log, entries, completes=completes) or ()
 
-    def _uncounted(self, held: Sequence[DecodedItem[T]]) -> list[NewEntry[T]]:
-        """Return entries for items that the history cannot count: they may be duplicates.
+    def _uncounted(self, held: Sequence[DecodedItem[T]]) -> Iterator[NewEntry[T]]:
+        """Yield entries for items that the history cannot count: they may be duplicates.
 
         Those that the service has only repeated are left out.
         """
-        entries: list[NewEntry[T]] = []
         for decoded in held:
             item = self._marked(decoded.item)
             if decoded.identity not in self._repeated:
-                entries.append(NewEntry(item, identity=decoded.identity, as_duplicate=item))
-        return entries
+                yield NewEntry(item, identity=decoded.identity, as_duplicate=item)
 
     def _marked(self, item: T | None) -> T | None:
         return None if item is None else self._mark_recovered(item)
@@ -505,7 +560,7 @@ async def _has_all_seen(log: Log[T], history: Sequence[DecodedItem[T]]) -> bool:
     seen = await log.copies()
     if seen is None:
         return False
-    copies = Counter(decoded.identity for decoded in history)
+    copies = Counter([decoded.identity for decoded in history])
     return all(copies[identity] >= count for identity, count in seen.items())
 
 

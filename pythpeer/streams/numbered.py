@@ -6,8 +6,8 @@ which streams return the items, also if an item arrives late, or if the service 
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
@@ -123,8 +123,9 @@ class NumberedSource(EndpointSource[T]):
         self._unusable = 0
         """How many items without a usable id have arrived since one that has one, or since a page
         without any of them."""
-        self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
-        """The latest undecodable items without an id that were logged."""
+        self._reported_undecodable: dict[bytes, None] = {}
+        """The undecodable items without an id that were logged and may arrive again: those of the
+        last page that had any, and at least as many of the latest as fit on a page."""
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
         """Return the position after the service's id *after*; ``None`` if an idle check is due.
@@ -175,10 +176,13 @@ class NumberedSource(EndpointSource[T]):
                 self._page_size = max(1, size // 2)
             return page
         undecodable = self._report_undecodable(page, poller)
-        full = page.is_full or len(page.by_id()) + len(page.undecodable) >= size
-        has_new = await self._append(poller, after, page, undecodable, full=full)
+        items = page.by_id()
+        full = page.is_full or len(items) + len(page.undecodable) >= size
+        has_usable = any(id > service_id(after) for id in items)
+        if len(items) > self._max_page:  # more than was asked for: the next polls read the others
+            items = _lowest(items, requested, self._max_page)
+        has_new = await self._append(poller, after, items, undecodable, full=full)
         poller.confirm(after, full=full)
-        has_usable = any(id > service_id(after) for id in page.by_id())
         if self._is_stuck(page, undecodable, has_usable=has_usable):
             return DecodeError(UNUSABLE, endpoint=self.name)
         if not full:
@@ -202,10 +206,15 @@ class NumberedSource(EndpointSource[T]):
         return max(self._min_base, first_position(max(self._tail.head, poller.max_position)))
 
     async def _append(
-        self, poller: Poller[T], after: int, page: NumberedPage[T], undecodable: int, *, full: bool
+        self,
+        poller: Poller[T],
+        after: int,
+        items: Mapping[int, T | None],
+        undecodable: int,
+        *,
+        full: bool,
     ) -> bool:
         """Append what the log lacks of a page. Returns whether there was any."""
-        items = page.by_id()
         received = len(items)
         if first_position(self._tail.head) < first_position(after) and self._tail.head:
             items = await self._without_stored(poller.log, items)
@@ -243,14 +252,14 @@ class NumberedSource(EndpointSource[T]):
 
     def _report_undecodable(self, page: NumberedPage[T], poller: Poller[T]) -> int:
         """Log each undecodable item without an id once. Returns how many are new."""
-        count = 0
-        for raw in page.undecodable:
-            if raw not in self._reported_undecodable:
-                self._reported_undecodable.append(raw)
-                count += 1
-                log_skipped(self.name)
-        poller.skipped += count
-        return count
+        reported = self._reported_undecodable
+        new = [raw for raw in dict.fromkeys(page.undecodable) if raw not in reported]
+        if new:
+            latest = [*reported, *new][-max(self._max_page, len(new)) :]
+            self._reported_undecodable = dict.fromkeys(latest)
+        log_skipped(self.name, len(new))
+        poller.skipped += len(new)
+        return len(new)
 
     async def _load_tail(self, log: Log[T], newest: int) -> None:
         """Read the end of the log, which has at least the entry *newest* that a stream has seen."""
@@ -316,3 +325,8 @@ class NumberedSource(EndpointSource[T]):
         if date is not None and latest is not None and date != latest:
             return date > latest
         return len(known) == MIN_KNOWN or newest.id + self._max_page < service_id(position)
+
+
+def _lowest(items: Mapping[int, T | None], after: int, count: int) -> dict[int, T | None]:
+    """Return the *count* items with the lowest ids over *after*."""
+    return {id: items[id] for id in heapq.nsmallest(count, [id for id in items if id > after])}

@@ -134,8 +134,7 @@ async def store_items(
         added = appended
     duration = now() - started
     added_undecodable = sum(entry.item is None for entry in added)
-    for _ in range(added_undecodable):
-        log_skipped(name)
+    log_skipped(name, added_undecodable)
     if hooks.store:
         if received is None:
             received = len(entries)
@@ -151,9 +150,12 @@ async def store_items(
     return added
 
 
-def log_skipped(name: str) -> None:
-    """Log a WARNING for one undecodable item of the endpoint *name*."""
-    logger.warning("%s: skipped an item that cannot be decoded", name, extra={"endpoint": name})
+def log_skipped(name: str, count: int) -> None:
+    """Log a WARNING if there are undecodable items of the endpoint *name*: one for all of them."""
+    if count:
+        items = "an item" if count == 1 else f"{count} items"
+        extra = {"endpoint": name, "count": count}
+        logger.warning("%s: skipped %s that cannot be decoded", name, items, extra=extra)
 
 
 class PollSource(abc.ABC, Generic[T]):

@@ -7,9 +7,10 @@ log has nothing after that position.
 from __future__ import annotations
 
 import abc
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Final, Generic, Literal, Self, TypeVar
 
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 BATCH_SIZE: Final = 100
 """Entries that a stream reads from its log at a time."""
+
+MAX_BATCHES: Final = 10
+"""Full batches in a row after which a stream lets other tasks run: reading a store in memory does
+not wait for anything."""
 
 MAX_GAPS: Final = 1000
 """How many gaps a stream keeps; older ones are dropped."""
@@ -125,6 +130,8 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         """Whether the initial position is known and stored; set once, by `_init_position`."""
         self._buffer: deque[tuple[int, T_co]] = deque()
         """Items that were read and not returned yet, with their ids. `_ingest` appends."""
+        self._full_batches = 0
+        """Full batches that were read in a row. Changed by `_read_batch`."""
         self._unacked: int | None = None
         """The id of the item returned last, until it is acknowledged; ``None`` otherwise."""
         self._acknowledged: int | None = None
@@ -349,11 +356,20 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     async def _read_or_poll(self) -> None:
         """Read entries from the log into the buffer, or wait for a poll where there are none."""
         await self._init_position()
-        entries = await self._reader.read(self._cursor.position or 0, BATCH_SIZE)
+        entries = await self._read_batch(self._cursor.position or 0)
         if self._reader.group_position is not None:
             self._cursor.position = self._reader.group_position
         if not self._ingest(entries):
             await self._poller.wait_for_more(self._cursor)
+
+    async def _read_batch(self, position: int) -> Sequence[Entry[T_co]]:
+        """Read the next entries of the log. Other tasks run first if this had many to read."""
+        if self._full_batches == MAX_BATCHES:
+            self._full_batches = 0
+            await asyncio.sleep(0)
+        entries = await self._reader.read(position, BATCH_SIZE)
+        self._full_batches = self._full_batches + 1 if len(entries) == BATCH_SIZE else 0
+        return entries
 
     async def _retrying(self, step: Callable[[], Awaitable[object]]) -> bool:
         """Run *step* once and return True, or back off after a transient error of the store."""

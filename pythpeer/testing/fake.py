@@ -270,7 +270,9 @@ class FakeServices(AsyncContextOnly):
             RuntimeError: The fake is not running.
             InvalidRequestError: An argument is invalid.
 
-        Unless the fake or *overrides* have other rates, intervals count from the last response.
+        It waits longer than a real session does where responses are slow: each interval counts from
+        the last response, so that a busy machine causes no violation. Rates of the fake or of
+        *overrides* replace that, such as ``rates={"peerbet.chat.get": Rate(1.0)}``.
         """
         keys = (self.peerbet_key, self.personal_key)
         if username is not None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from .query import Json, JsonObject
@@ -111,6 +112,13 @@ def as_list(value: Json) -> list[Json] | None:
 
 _PUNCTUATION: Final = re.compile("[^a-z0-9]")
 
+CACHED_NAMES: Final = 1000
+"""How many names of fields are kept in their normalized form: objects of a list mostly have the
+same ones."""
+
+MAX_CACHED_NAME: Final = 40
+"""Characters of a name that is kept at most."""
+
 
 class Fields:
     """The fields of an object; names are compared without case and punctuation.
@@ -127,7 +135,7 @@ class Fields:
         self.raw: Final[JsonObject] = raw
         """The decoded object, unchanged."""
 
-        self._by_name: dict[str, Json] = {_normalized(name): value for name, value in raw.items()}
+        self._by_name: dict[str, Json] = {_normalized(name): raw[name] for name in raw}
         """By normalized name, the value of each field."""
 
     def unwrap(self, *names: str) -> Fields:
@@ -143,16 +151,22 @@ class Fields:
 
     def first_of_each(self, *groups: Sequence[str]) -> JsonObject:
         """Return the object with only the field of each group that `first` would return."""
-        present = self._by_name.get
-        chosen = {
-            next((name for name in names if present(name) is not None), None) for names in groups
-        }
+        chosen = set(map(self._first_name, groups))
         return {name: value for name, value in self.raw.items() if _normalized(name) in chosen}
 
     def first(self, *names: str) -> Json:
         """Return the first field of *names* that is present and not null."""
-        values = map(self._by_name.get, names)
-        return next((value for value in values if value is not None), None)
+        # A loop, because it runs for each field of each item of a list.
+        present = self._by_name.get
+        for name in names:
+            value = present(name)
+            if value is not None:
+                return value
+        return None
+
+    def _first_name(self, names: Sequence[str]) -> str | None:
+        """Return the name of the field that `first` returns."""
+        return next((name for name in names if self._by_name.get(name) is not None), None)
 
     def text(self, *names: str) -> str | None:
         """Return a field as `to_text` converts it."""
@@ -176,7 +190,14 @@ _FALSE_WORDS: Final = frozenset({"0", "false", "no", "offline", "off", "unread",
 
 
 def _normalized(name: str) -> str:
+    return _normalized_short(name) if len(name) <= MAX_CACHED_NAME else _without_punctuation(name)
+
+
+def _without_punctuation(name: str) -> str:
     return _PUNCTUATION.sub("", name.lower())
+
+
+_normalized_short: Final = lru_cache(CACHED_NAMES)(_without_punctuation)
 
 
 def to_text(value: Json) -> str | None:

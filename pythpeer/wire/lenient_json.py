@@ -6,6 +6,7 @@ import enum
 import json
 import math
 import re
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -30,23 +31,16 @@ Without it the limit would be the stack of the decoder. That differs between ver
 3.14 decodes values so deeply nested that comparing or printing them takes seconds.
 """
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
+_NO_BRACKETS = re.compile(rb'(?:"(?:[^"\\]|\\.)*+"?|[^"\[{\]}])++', re.DOTALL)
+_DEPTH_CHANGE = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def nests_too_deeply(body: bytes) -> bool:
     """Return whether *body* nests arrays and objects more than `MAX_NESTING` levels deep."""
     if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
         return False
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(body):
-        token = match.group()
-        if token in b"[{":
-            depth += 1
-            if depth > MAX_NESTING:
-                return True
-        elif token in b"]}":
-            depth -= 1
-    return False
+    brackets = _NO_BRACKETS.sub(b"", body)
+    return max(accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0) > MAX_NESTING
 
 
 class NoJson(enum.Enum):
@@ -137,6 +131,9 @@ def _without_surrogates(value: Json) -> Json:
     return value
 
 
+_canonical_encoder: Final = msgspec.json.Encoder(order="deterministic")
+
+
 def canonical_json(value: object) -> bytes:
     """Return the canonical encoding of a document: equal documents have equal encodings."""
-    return msgspec.json.encode(value, order="deterministic")
+    return _canonical_encoder.encode(value)

@@ -99,7 +99,10 @@ while index <= #ARGV do
 end
 
 -- Trimming deletes the entries that arrived first, but none of the last batch. Where reads are
--- destructive it only deletes what was acknowledged and is not pending for any reader.
+-- destructive it only deletes what was acknowledged and is not pending for any reader. It deletes a
+-- limited number at a time, because there can be many without an acknowledgement.
+
+local MAX_TRIMMED = 1000
 
 local function max_deletable()
   local position = tonumber(redis.call('HGET', META, 'acknowledged') or '0')
@@ -113,7 +116,8 @@ local function max_deletable()
 end
 
 local function trim_stream(length)
-  local excess = redis.call('XLEN', STREAM) - length
+  local stored = redis.call('XLEN', STREAM)
+  local excess = math.min(stored - length, MAX_TRIMMED + batch)
   if excess <= 0 then return end
   if fetch_time > 0 then
     local deletable, max_id = 0, max_deletable()
@@ -121,9 +125,9 @@ local function trim_stream(length)
       if number_of(entry[1]) > max_id then break end
       deletable = deletable + 1
     end
-    length = length + excess - deletable
+    excess = deletable
   end
-  redis.call('XTRIM', STREAM, 'MAXLEN', length)
+  redis.call('XTRIM', STREAM, 'MAXLEN', stored - excess)
 end
 
 local function trim_out_of_order()
