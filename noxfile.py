@@ -206,9 +206,15 @@ def words(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types strictly (mypy and pyright), and that all public types are annotated."""
+    """Check types strictly (mypy and pyright), and that all public types are annotated.
+
+    Also of the programs of the pages, with the settings of a user: ``mypy --strict``.
+    """
     session.install("-e", ".[cli,otel,redis]", *group("typing"))
     session.run("mypy")
+    folder = session.create_tmp()
+    session.run("python", "tests/page_programs.py", folder)
+    session.run("mypy", "--strict", "--config-file=", folder)
     session.run("pyright")
     session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
 

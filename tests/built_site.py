@@ -24,6 +24,18 @@ UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\)|msgspec\.fie
 """A default in a signature that names a constant, is a call without arguments, or describes a
 field."""
 
+MARKUP: Final = re.compile(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)")
+"""Markup of Markdown, anywhere in a line."""
+
+FENCE: Final = re.compile(r"```\w*|<code>(?:python|console|ini|text)\n")
+"""The beginning of a block of code that was not recognised, or treated as code within a line."""
+
+PARAGRAPH: Final = re.compile(r"<p>(.*?)</p>", re.DOTALL)
+"""The text of a paragraph."""
+
+BLOCK_MARKUP: Final = re.compile(r"^[ \t]*((?:[-*+]|\d+[.)]|#+)[ \t]+.+|\|.*\|)$", re.MULTILINE)
+"""A line of a paragraph that was meant as an item of a list, a heading, or a row of a table."""
+
 MAX_SIGNATURE_LINE: Final = 90
 """Characters of a line of a signature. One that is not valid Python is not wrapped at all."""
 
@@ -110,12 +122,16 @@ def broken_links(site: Path) -> Iterator[str]:
 
 
 def unrendered(site: Path) -> Iterator[str]:
-    """Paragraphs that show the markup of Markdown, because an extension is missing."""
+    """What pages show of the markup of Markdown.
+
+    An extension is missing, or something in a list is indented by fewer than four spaces: it ends
+    the list, and the next items become lines of its paragraph.
+    """
     for path in site.rglob("*.html"):
-        text = re.sub(
-            r"<(pre|code)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
-        )
-        for markup in re.findall(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)", text):
+        page = re.sub(r"<pre\b.*?</pre>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        text = re.sub(r"<code\b.*?</code>", "code", page, flags=re.DOTALL)
+        lines = "\n".join(PARAGRAPH.findall(text))
+        for markup in (*FENCE.findall(page), *MARKUP.findall(text), *BLOCK_MARKUP.findall(lines)):
             yield f"{path.relative_to(site)} shows {markup}"
 
 

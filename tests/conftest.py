@@ -81,6 +81,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("once")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Let each parameter set of a property run in its own kind of loop.
+
+    The plugin of anyio before 4.16 uses the loop of the first one for all of them.
+    """
+    handle = getattr(pyfuncitem.obj, "hypothesis", None)
+    if handle is None:
+        return (yield)
+    inner_test = handle.inner_test
+    try:
+        return (yield)
+    finally:
+        handle.inner_test = inner_test
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which tests could not run on this machine, because a skip is easily overlooked."""
     reasons = Counter(

@@ -37,6 +37,9 @@ class VirtualRedisStore(RedisStore):
 
     def __init__(self, *, max_length: int) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
+        # asyncio sets this only where the protocol of the socket is stated. Without it the kernel
+        # delays a second response by real time, and virtual time jumps over it.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         weakref.finalize(self, self._socket.close)
         self.port: int = self._socket.getsockname()[1]
         """The port of the server."""
@@ -171,7 +174,7 @@ class Commands(FakeSocket):
         return [b"%d" % part for part in divmod(now, 1_000_000)]
 
     def put_response(self, msg: Any) -> None:
-        self.write(encode_reply(msg, 2))
+        self.write(encode_reply(msg, self._client_info.protocol_version))
 
     def _get_server_runtime(self, server: FakeServer) -> _Lua:
         """Return the Lua runtime of all connections to *server*."""

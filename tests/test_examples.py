@@ -11,9 +11,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, redirect_stdout
+from datetime import UTC, datetime
 from itertools import cycle, islice, product
 from pathlib import Path
-from typing import Final, Unpack
+from textwrap import indent
+from typing import Any, Final, Unpack
 from unittest.mock import patch
 from urllib.parse import unquote
 
@@ -22,16 +24,20 @@ import aiohttp.web
 import msgspec
 import pytest
 from helpers import DEEP, free_port, now
+from redis_virtual import VirtualRedisStore
 
 import pythpeer
 from pythpeer import (
     AccessDeniedError,
     HttpStatusError,
+    InvalidRequestError,
     MissingKeyError,
     PythBots,
+    PythpeerError,
     Session,
     SessionHealth,
     SessionOptions,
+    split_text,
 )
 from pythpeer.running import Bot
 from pythpeer.testing import FakeServices, Fault, RecordedRequest
@@ -49,6 +55,12 @@ FAULT_SECONDS: Final = 40.0 if DEEP else 20.0
 
 PAUSE_SECONDS: Final = 30.0 if DEEP else 10.0
 """How long the services are well before the next fault."""
+
+RECOVERY_SECONDS: Final = 120.0 if DEEP else 40.0
+"""How long a program has for the rest, after the last fault: a back-off is up to 30 seconds."""
+
+START: Final = datetime(2026, 11, 25, 7, 59, 40, tzinfo=UTC)
+"""The date of the services when a test begins."""
 
 WRITES: Final = {"peerbet.chat.set": "chat", "pythbots.mail": "mail"}
 """Where each endpoint writes to."""
@@ -95,21 +107,25 @@ EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
     "archive": (talk,),
     "dashboard": (talk,),
     "survivor": (ping, mail, who),
+    "desk": (ping, mail),
+    "worker": (ping,),
 }
 """The programs on `pythpeer.run`, and what they react to."""
 
-OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app"}
+OTHERS: Final = {"archive_query", "fastapi_app", "systemd_bot", "web_app", "worker_once"}
 """The programs that tests of their own run."""
 
 
 class Program:
     """An example, which is started and stopped as often as a test needs."""
 
-    def __init__(self, name: str, fake: FakeServices, **constants: float) -> None:
+    def __init__(self, name: str, fake: FakeServices, **constants: object) -> None:
         self.name = name
         """The name of the file."""
+        self.source = source_of(name)
+        """The program. A test may set a variant of it."""
         self.constants = constants
-        """Constants of the program that have another value here."""
+        """Constants and functions of the program that are replaced here."""
         self.output = io.StringIO()
         """What the program has printed."""
         self.task: asyncio.Task[None] | None = None
@@ -143,10 +159,9 @@ class Program:
         def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
             calls.append((bot, options))
 
-        source = source_of(self.name)
         names: dict[str, object] = {"__name__": "__main__"}
         with patch.object(pythpeer, "run", run):
-            exec(compile(source, self.name, "exec"), names)
+            exec(compile(self.source, self.name, "exec"), names)
         names["MESSAGES"] = 10_000  # the dashboard shows all of them
         names.update(self.constants)
         [call] = calls
@@ -211,12 +226,15 @@ def may_succeed(write: RecordedRequest) -> bool:
 
 @pytest.fixture
 async def fake(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, anyio_backend: object
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    anyio_backend: object,
 ) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PORT", str(free_port()))
-    async with FakeServices() as fake:
+    monkeypatch.setenv("PYTHPEER_STORE", "bot.sqlite")
+    async with FakeServices(now=START) as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         yield fake
@@ -246,10 +264,10 @@ def test_every_example_is_run_here() -> None:
 def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
-    copies = [function(source, "send") for source in sources if "async def send" in source]
-    assert len(copies) == 7
-    assert len(set(copies)) == 1
-    assert function(source_of("once"), "may_pass") == function(source_of("moderator"), "may_pass")
+    senders = [source for source in sources if "async def send" in source]
+    assert len(senders) == 10
+    for name in ("send", "is_refused", "may_pass"):
+        assert len({function(source, name) for source in senders}) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
 
 
@@ -258,6 +276,7 @@ async def test_the_bot_for_systemd_reads_its_key(
 ) -> None:
     """From the folder of credentials, and answers."""
     (folder / "peerbet").write_text(f"{fake.peerbet_key}\n", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     monkeypatch.delenv("PYTHPEER_PEERBET_KEY")
     program = Program("systemd_bot", fake)
     async with program.running() as session:
@@ -265,6 +284,29 @@ async def test_the_bot_for_systemd_reads_its_key(
         await asyncio.sleep(5.0)
         assert "keys: Peerbet" in session.describe()
     assert program.received("user1") == {"chat": 1}
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError, MissingKeyError, InvalidRequestError])
+def test_the_bot_for_systemd_is_not_started_again_with_a_wrong_key(
+    error: type[PythpeerError],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ends with the exit code that the unit of the page names, and logs one line."""
+    (folder / "peerbet").write_text("a key", encoding="utf-8")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+
+    def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
+        raise error("Invalid key")
+
+    monkeypatch.setattr(pythpeer, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / "systemd_bot.py"), run_name="__main__")
+    page = (FOLDER.parent / "how-to" / "systemd.md").read_text(encoding="utf-8")
+    assert f"RestartPreventExitStatus={ended.value.code}\n" in page
+    [record] = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("Invalid key", None)
 
 
 @pytest.mark.parametrize("name", ["ping", "commands", "survivor"])
@@ -342,16 +384,19 @@ async def test_a_bot_that_stops_before_it_could_look_answers_later(fake: FakeSer
 
 
 @pytest.mark.costly
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    ("name", "confirm"), [*((name, False) for name in EXAMPLES), ("ping", True)]
+)
 async def test_an_example_survives_every_fault(
-    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+    name: str, confirm: bool, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It continues, reacts to everything exactly once, and logs no traceback.
 
     A write whose outcome is unknown counts as once. In the middle it is stopped and started again.
     It takes seconds, because minutes of polling pass, with a file as the store.
     """
-    program, panel = Program(name, fake), FaultPanel(fake)
+    program = confirmed(name, fake) if confirm else Program(name, fake)
+    panel = FaultPanel(fake)
     causes = cycle(EXAMPLES[name])
     expected: dict[str, Counter[str]] = {}
 
@@ -371,14 +416,92 @@ async def test_an_example_survives_every_fault(
                 await panel.clear()
                 await live(PAUSE_SECONDS)
                 program.count_writes()
-            await asyncio.sleep(120.0)
+            await asyncio.sleep(RECOVERY_SECONDS)
         await live(1.0)  # while the program does not run
     async with program.running():
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(RECOVERY_SECONDS)
     assert {user: program.received(user) for user in expected} == expected
     if EXAMPLES[name] == (talk,):
         assert program.shown == dict.fromkeys(expected, 1)
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+def confirmed(name: str, fake: FakeServices) -> Program:
+    """Return an example that posts with ``confirm=True``, as the page recommends."""
+    program = Program(name, fake)
+    assert "bot=True)" in program.source
+    program.source = program.source.replace("bot=True)", "bot=True, confirm=True)")
+    return program
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.http(503),
+        Fault.garbage(),
+        Fault.html(),
+        Fault.too_many(5),
+        Fault.drop(),
+        Fault.cut(),
+        Fault.refusal("Down for maintenance"),
+    ],
+    ids=["503", "garbage", "html", "429", "drop", "cut", "refusal"],
+)
+async def test_a_failed_read_before_a_confirmed_post_is_repeated(
+    fault: Fault, fake: FakeServices
+) -> None:
+    """The bot continues, and answers once when the chat can be read again."""
+    program = confirmed("ping", fake)
+    async with program.running():
+        fake.chat.say("user1", "!ping")
+        fake.faults.add("peerbet.chat.get", Fault.slow(0.01))  # this poll returns the message
+        fake.faults.add("peerbet.chat.get", fault, times=9)
+        await asyncio.sleep(90.0)
+        fake.chat.say("user2", "!ping")
+        await asyncio.sleep(10.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert texts == ["pong, user1", "pong, user2"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.refusal("Invalid key", status=401), Fault.http(404), Fault.http(414)],
+    ids=["key", "404", "414"],
+)
+async def test_a_read_before_a_confirmed_post_that_never_succeeds_ends_the_bot(
+    fault: Fault, fake: FakeServices
+) -> None:
+    """Its message is not treated as refused: it is answered after the next start."""
+    program = confirmed("ping", fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            fake.faults.add("peerbet.chat.get", Fault.slow(0.01), fault)
+            await asyncio.sleep(10.0)
+    assert program.task is not None
+    assert isinstance(program.task.exception(), (AccessDeniedError, HttpStatusError))
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
+
+
+async def test_the_recipe_for_a_long_text_posts_each_part_once(fake: FakeServices) -> None:
+    """The one of the page, in a bot whose second part is throttled, and whose third is lost."""
+    page = (FOLDER.parent / "how-to" / "survive.md").read_text(encoding="utf-8")
+    _, _, recipe = page.partition('```python title="long text"\n')
+    program = Program("ping", fake)
+    before, _, rest = program.source.partition("        answer = ")
+    lines = 'text = f"pong, {message.sender} " * 60\n' + recipe.partition("```")[0]
+    _, _, after = rest.partition("\n\n\n")
+    program.source = f"from pythpeer import split_text\n{before}{indent(lines, ' ' * 8)}\n\n{after}"
+    async with program.running():
+        throttled = (Fault.slow(0.01), Fault.too_many(1), Fault.too_many(1))
+        fake.faults.add("peerbet.chat.set", *throttled, Fault.slow(0.01), Fault.drop())
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(60.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert texts == list(split_text("pong, user1 " * 60))
+    assert len(texts) > 2
 
 
 async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
@@ -393,7 +516,8 @@ async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor"]
+    "name",
+    ["ping", "once", "commands", "moderator", "mail_responder", "survivor", "desk", "worker"],
 )
 async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     name: str, fake: FakeServices
@@ -513,68 +637,212 @@ async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None
     assert [message.text for message in fake.chat.messages if message.bot] == ["pong, user2"]
 
 
-async def test_the_web_application_stops_its_bot(
-    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch, fake: FakeServices) -> AsyncIterator[None]:
+    """A Redis server, whose URL is that of the store in the environment."""
+    store = VirtualRedisStore(max_length=1000)
+    monkeypatch.setenv("PYTHPEER_STORE", store.url)
+    async with fake.session(store=store):
+        yield
+
+
+@pytest.mark.parametrize("name", ["worker", "worker_once"])
+async def test_workers_share_the_messages(name: str, fake: FakeServices, server: None) -> None:
+    """Each message is answered by one of them."""
+    workers = [Program(name, fake), Program(name, fake)]
+    async with workers[0].running(), workers[1].running():
+        for number in range(6):
+            fake.chat.say(f"user{number}", "!ping")
+        await asyncio.sleep(12.0)
+    texts = sorted(message.text for message in fake.chat.messages if message.bot)
+    assert [text.partition(", ")[2] for text in texts] == [f"user{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("posted", [True, False])
+@pytest.mark.parametrize(("name", "answers"), [("worker_once", 1), ("worker", 2)])
+async def test_another_worker_takes_over_and_looks_first(
+    name: str, posted: bool, answers: int, fake: FakeServices, server: None
+) -> None:
+    """One is killed after the service has performed its post, or before."""
+    killed, other = Program(name, fake), Program(name, fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with killed.running():
+            fake.faults.add("peerbet.chat.set", Fault.hang(effect=posted))
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            assert killed.task is not None
+            killed.task.cancel()
+            await asyncio.sleep(0.1)
+    async with other.running():
+        await asyncio.sleep(15.0)
+        fake.chat.say("user2", "!ping")
+        await asyncio.sleep(5.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert len([text for text in texts if "user1" in text]) == (answers if posted else 1)
+    assert len([text for text in texts if "user2" in text]) == 1
+
+
+def desk(fake: FakeServices) -> Program:
+    """Return the program with three tasks, on the date of the fake services."""
+    return Program("desk", fake, CHECK=3.0, utc_now=lambda: datetime.fromisoformat(fake.date))
+
+
+def reports(fake: FakeServices) -> list[str]:
+    return [mail.text for mail in fake.mail.sent if mail.recipient == "tiro"]
+
+
+async def test_a_report_is_sent_once_a_day(fake: FakeServices) -> None:
+    """From its hour on, also if the bot is restarted after it, or did not run at that hour."""
+    program = desk(fake)
+    async with program.running():
+        await asyncio.sleep(10.0)
+        assert reports(fake) == []
+        await asyncio.sleep(15.0)
+        assert reports(fake) == ["Report of 2026-11-25: all is well."]
+    async with program.running():
+        await asyncio.sleep(5.0)
+    assert len(reports(fake)) == 1
+    await asyncio.sleep(26 * 3600.0)
+    async with program.running():
+        await asyncio.sleep(5.0)
+    assert reports(fake)[1:] == ["Report of 2026-11-26: all is well."]
+
+
+async def test_a_report_that_was_not_sent_is_sent_later(fake: FakeServices) -> None:
+    """When the service accepts it again, also after a restart; not if it was perhaps sent."""
+    program = desk(fake)
+    await asyncio.sleep(300.0)
+    fake.faults.always("pythbots.mail.send", Fault.too_many(1))
+    async with program.running():
+        await asyncio.sleep(15.0)
+    assert reports(fake) == []
+    fake.faults.clear()
+    fake.faults.add("pythbots.mail.send", Fault.too_many(1), Fault.drop())
+    for _ in range(2):
+        async with program.running():
+            await asyncio.sleep(15.0)
+    assert len(reports(fake)) == 1
+
+
+async def test_the_first_error_of_several_tasks_ends_the_program_after_a_post(
+    fake: FakeServices,
+) -> None:
+    """A post that was sent is not cancelled; the error itself is raised, not a group of them."""
+    program = desk(fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.faults.always("peerbet.chat.set", Fault.slow(8.0))
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            fake.faults.always("pythbots.mail.readnew", Fault.refusal("Invalid key", status=401))
+            await asyncio.sleep(3.0)
+            assert program.task is not None
+            assert not program.task.done()
+            await asyncio.sleep(10.0)
+    assert program.task is not None
+    assert type(program.task.exception()) is AccessDeniedError
+    fake.faults.clear()
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
+
+
+async def test_a_second_signal_ends_all_tasks(fake: FakeServices) -> None:
+    """It cancels the program, which leaves no task behind."""
+    program = desk(fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+            names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+            assert names.isdisjoint({"answer_chat", "answer_mail", "report"})
+    assert program.task is not None
+    assert program.task.cancelled()
+
+
+@pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
+async def test_a_web_application_stops_its_bot(
+    name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The bot lives as long as the application, and ends after the message that it has."""
-    make_app = runpy.run_path(str(FOLDER / "web_app.py"))["make_app"]
-    runner = aiohttp.web.AppRunner(make_app())
-    await runner.setup()
-    await asyncio.sleep(2.0)
-    fake.chat.say("alice", "hello")
-    await asyncio.sleep(2.0)
-    async with asyncio.timeout(1.0):
-        await runner.cleanup()
-    assert capsys.readouterr().out == "alice: hello\n"
-
-
-async def test_the_fastapi_application_stops_its_bot(
-    fake: FakeServices, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Under uvicorn: it shows the health of the session, and the bot ends with the application."""
-    import uvicorn
-
-    app = runpy.run_path(str(FOLDER / "fastapi_app.py"))["app"]
-    port = int(os.environ["PORT"])
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
-    serving = asyncio.ensure_future(server.serve())
-    await asyncio.sleep(2.0)
-    fake.chat.say("alice", "hello")
-    await asyncio.sleep(2.0)
-    health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
-    server.should_exit = True
-    async with asyncio.timeout(2.0):
-        await serving
+    async with application(name):
+        await asyncio.sleep(2.0)
+        fake.chat.say("alice", "hello")
+        await asyncio.sleep(2.0)
+        health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
+    assert health.ok
     assert [stream.name for stream in health.streams] == ["bot"]
     assert capsys.readouterr().out == "alice: hello\n"
 
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
-async def test_a_web_application_logs_why_its_bot_has_ended(
+async def test_a_web_application_shows_that_its_bot_has_ended(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error of its own: the application continues, logs it, and is not healthy any more."""
+
+    def fail(text: str) -> None:
+        raise ZeroDivisionError(text)
+
+    async with application(name) as names:
+        await asyncio.sleep(2.0)
+        before = await read_health()
+        monkeypatch.setitem(names["bot"].__globals__, "print", fail)
+        fake.chat.say("alice", "hello")
+        await asyncio.sleep(10.0)
+        after = await read_health()
+        [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (before, after) == ((200, True), (503, False))
+    assert record.getMessage() == "the bot has ended"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("name", ["web_app", "fastapi_app"])
+async def test_a_web_application_with_a_wrong_key_ends_without_an_error(
     name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application continues without the bot, and ends without an error."""
+    """It logs the error of the bot."""
     fake.faults.always("peerbet.chat.get", Fault.refusal("Invalid key", status=401))
     async with application(name):
         await asyncio.sleep(10.0)
-        [record] = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == "the bot has ended"
+        assert await read_health() == (503, False)
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], AccessDeniedError)
 
 
+async def read_health() -> tuple[int, bool]:
+    """Return the status of the page of health, and what it states."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{os.environ['PORT']}/health") as response,
+    ):
+        return response.status, msgspec.json.decode(await response.read(), type=SessionHealth).ok
+
+
 @asynccontextmanager
-async def application(name: str) -> AsyncIterator[None]:
-    """Run the start and the end of an application without a server."""
+async def application(name: str) -> AsyncIterator[dict[str, Any]]:
+    """Serve an application, and yield the names of its program."""
     names = runpy.run_path(str(FOLDER / f"{name}.py"))
+    port = int(os.environ["PORT"])
     if name == "fastapi_app":
-        async with names["app"].router.lifespan_context(names["app"]):
-            yield
+        import uvicorn
+
+        server = uvicorn.Server(uvicorn.Config(names["app"], port=port, log_config=None))
+        serving = asyncio.ensure_future(server.serve())
+        yield names
+        server.should_exit = True
+        async with asyncio.timeout(2.0):
+            await serving
         return
     runner = aiohttp.web.AppRunner(names["make_app"]())
     await runner.setup()
-    yield
-    await runner.cleanup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", port).start()
+    yield names
+    async with asyncio.timeout(1.0):
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("name", ["ping", "survivor"])

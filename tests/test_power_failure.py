@@ -157,7 +157,7 @@ async def test_a_power_failure_loses_nothing_and_repeats_little(
     durability: str,
     kinds: tuple[str, ...],
     library: Path,
-    tmp_path: Path,
+    folder: Path,
     request: pytest.FixtureRequest,
 ) -> None:
     """What was acknowledged over a second before is not returned again; with ``full`` one item is.
@@ -166,28 +166,29 @@ async def test_a_power_failure_loses_nothing_and_repeats_little(
     long because a second has to pass.
     """
     chance = random.Random(f"{request.config.getoption('randomly_seed', None)} {durability}")
-    program = Program(library, tmp_path, durability, *kinds)
+    program = Program(library, folder, durability, *kinds)
     try:
         await wait_until(lambda: len(program.events()) > 20)
-        time.sleep(1.0)  # noqa: ASYNC251
-        cuts = []
-        for _ in range(CUTS):
+        cuts: list[tuple[Disk, dict[str, int]]] = []
+        while len(cuts) < CUTS:
             time.sleep(chance.uniform(0.05, 0.4))  # noqa: ASYNC251
-            cuts.append(program.cut())
+            disk = program.cut()
+            # A machine that stands still does so while it syncs, too.
+            since = disk.at - 1.0 - longest_pause(disk) if durability == "normal" else disk.at
+            expected = {name: last_acknowledged(disk, name, since) for name in kinds}
+            if all(expected.values()):
+                cuts.append((disk, expected))
+            assert disk.at < disk.events[0].at + 120.0
     finally:
         program.kill()
-    for disk in cuts:
-        # A machine that stands still does so while it syncs, too.
-        since = disk.at - 1.0 - longest_pause(disk) if durability == "normal" else disk.at
-        expected = {name: last_acknowledged(disk, name, since) for name in kinds}
-        assert all(expected.values())
+    for disk, expected in cuts:
         for number, files in enumerate(disks(disk, chance)):
-            folder = tmp_path / f"{disk.at}-{number}"
-            folder.mkdir()
+            after = folder / f"{disk.at}-{number}"
+            after.mkdir()
             for name, content in files.items():
-                (folder / name).write_bytes(content)
-                (folder / name).chmod(0o600)
-            await verify(folder / NAMES[0], disk, expected)
+                (after / name).write_bytes(content)
+                (after / name).chmod(0o600)
+            await verify(after / NAMES[0], disk, expected)
 
 
 async def verify(path: Path, disk: Disk, expected: dict[str, int]) -> None:

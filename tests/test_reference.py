@@ -151,6 +151,23 @@ def test_markup_that_is_not_rendered_is_found(tmp_path: Path) -> None:
     assert list(unrendered(tmp_path)) == found
 
 
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("<p>avoid both.\n- <code>a</code> turns\n- b</p>", ["- code turns", "- b"]),
+        ("<p>first\n2. second</p>", ["2. second"]),
+        ("<p>| a | b |\n|---|---|</p>", ["| a | b |", "|---|---|"]),
+        ("<li>b:\n<code>python\nimport a</code></li>", ["<code>python\n"]),
+        ("<p>b:\n```python\nimport a</p>", ["```python"]),
+        ("<p>a - b\n-c 3.5\n#4</p><pre>\n- a</pre><nav>\n1. A</nav><code>python a</code>", []),
+    ],
+)
+def test_a_list_that_ends_early_is_found(page: str, shown: list[str], tmp_path: Path) -> None:
+    """Its further items are lines of a paragraph, and its blocks of code are in one."""
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert list(unrendered(tmp_path)) == [f"page.html shows {markup}" for markup in shown]
+
+
 def test_the_repository_has_one_address() -> None:
     """That of the package and that of the pages, where there is one."""
     root = REFERENCE.parent.parent

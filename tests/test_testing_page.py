@@ -47,7 +47,7 @@ def test_every_block_has_a_title() -> None:
 def test_all_tests_of_the_page_pass(folder: Path, pytester: pytest.Pytester) -> None:
     """They pass unchanged. This takes long because one of them is an hour of chat."""
     outcome = run_pytest(pytester, "-p", "no:asyncio")
-    assert outcome.counts == {"passed": 11}, outcome.text
+    assert outcome.counts == {"passed": 15}, outcome.text
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
@@ -61,14 +61,14 @@ def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, m
         (folder / name).write_text(text, encoding="utf-8")
     options = ("-p", "no:anyio", "--asyncio-mode", mode, "-k", "not hour")
     outcome = run_pytest(pytester, *options)
-    assert outcome.counts == {"passed": 10, "deselected": 1}, outcome.text
+    assert outcome.counts == {"passed": 14, "deselected": 1}, outcome.text
 
 
 def test_the_tests_of_the_page_can_fail(folder: Path, pytester: pytest.Pytester) -> None:
     """A bot that repeats a post with an unknown outcome fails, and so does one without answers."""
     for right, wrong, failed in [
         ('not sent again: %s", error)\n            return True', 'sent again: %s", error)', 1),
-        ('text = f"pong, {message.sender}"', "return None", 3),
+        ('text = f"pong, {message.sender}"', "return None", 5),
     ]:
         text = BLOCKS["bot.py"]
         assert right in text

@@ -36,7 +36,8 @@ async def main(session: Session) -> None:
     runner = web.AppRunner(app, access_log=None)  # or each request is logged at INFO
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()
+        host = os.environ.get("HOST", "127.0.0.1")  # for this machine only
+        await web.TCPSite(runner, host, int(os.environ.get("PORT", "8080"))).start()
         async for message in session.peerbet.chat_stream(name="dashboard"):
             latest.append(message)
     finally:

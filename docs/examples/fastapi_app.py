@@ -21,12 +21,12 @@ async def bot(session: Session) -> None:
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Session], None]:
-    """Run the bot while the application runs; requests have the session in their state."""
+async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, object], None]:
+    """Run the bot while the application runs; requests have it and its session in their state."""
     async with Session.from_env() as session:
         task = asyncio.create_task(bot(session))
         task.add_done_callback(log_end)
-        yield {"session": session}
+        yield {"session": session, "bot": task}
         session.stop()  # the loop of the bot ends after the message that it has
         await asyncio.wait([task])
 
@@ -43,9 +43,11 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/health")
 async def show_health(request: Request) -> Response:
-    """Return the state of the session, with status 503 if an endpoint or a stream fails."""
+    """Return the state, with status 503 if an endpoint or a stream fails, or the bot has ended."""
     session: Session = request.state.session
+    task: asyncio.Task[None] = request.state.bot
     health = session.health()
+    health = msgspec.structs.replace(health, ok=health.ok and not task.done())
     return Response(
         content=msgspec.json.encode(health),
         status_code=200 if health.ok else 503,

@@ -33,15 +33,15 @@ PAUSE = 5.0
 
 async def main(session: Session) -> None:
     """Answer until the session stops."""
-    with closing(sqlite3.connect("noted.sqlite", isolation_level=None)) as noted:
-        noted.execute("CREATE TABLE IF NOT EXISTS noted (id INTEGER PRIMARY KEY)")
+    with closing(sqlite3.connect("answers.sqlite", isolation_level=None)) as answers:
+        answers.execute("CREATE TABLE IF NOT EXISTS answer (id INTEGER PRIMARY KEY)")
         async for message in session.peerbet.chat_stream(name="once"):
             if message.text != "!ping" or message.is_mine or message.is_bot:
                 continue
             answer = f"pong {message.id}, {message.sender}"  # no other answer has this text
-            # Noted before it is answered. A message that is noted already was redelivered: the bot
-            # was killed, or stopped, before the message was acknowledged.
-            new = noted.execute("INSERT OR IGNORE INTO noted VALUES (?)", (message.id,)).rowcount
+            # Recorded before it is answered. If it is recorded already, the message was
+            # redelivered: the bot was killed, or stopped, before the message was acknowledged.
+            new = answers.execute("INSERT OR IGNORE INTO answer VALUES (?)", (message.id,)).rowcount
             answered = False if new else await was_answered(session, message, answer)
             if answered:
                 continue
@@ -64,17 +64,6 @@ async def was_answered(session: Session, message: ChatMessage, answer: str) -> b
     return None
 
 
-def may_pass(error: PythpeerError) -> bool:
-    """Return whether a read that failed can succeed later without any change."""
-    if isinstance(error, TransportError):
-        return not error.untrusted
-    if isinstance(error, StoreError):
-        return error.transient
-    if isinstance(error, HttpStatusError) and not isinstance(error, RateLimitedError):
-        return error.status is None or error.status >= 500
-    return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
-
-
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
     """Send a message or a mail, once. Return whether the bot can continue to the next item.
 
@@ -84,27 +73,14 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
     while True:
         try:
             await write()
-        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes the other
             logger.warning("perhaps sent, so not sent again: %s", error)
             return True
-        except (AccessDeniedError, MissingKeyError):  # no write will succeed: it ends the bot
-            raise
-        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
-            logger.warning("refused: %s", error)
-            return True
-        except RateLimitedError as error:
-            logger.log(level, "not sent yet, so sent again: %s", error)
-        except HttpStatusError as error:
-            if error.status not in (400, 413, 414):  # those refuse this text, as too long
-                raise
-            logger.warning("refused: %s", error)
-            return True
-        except TransportError as error:
-            if error.untrusted:  # waiting does not help
-                raise
-            logger.log(level, "not sent yet, so sent again: %s", error)
-        except StoreError as error:
-            if not error.transient:
+        except PythpeerError as error:
+            if is_refused(error):
+                logger.warning("refused: %s", error)
+                return True
+            if not may_pass(error):  # no write will succeed: it ends the bot
                 raise
             logger.log(level, "not sent yet, so sent again: %s", error)
         else:
@@ -114,6 +90,30 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
         level = logging.DEBUG
         if await session.wait_stopping(PAUSE):
             return False  # nothing was sent, and otherwise it is sent again
+
+
+def is_refused(error: PythpeerError) -> bool:
+    """Return whether this text, or this user, is refused: sent again, it would be again."""
+    if error.endpoint == "peerbet.chat.get":  # the read before a post with confirm=True
+        return False
+    if isinstance(error, (AccessDeniedError, MissingKeyError, RateLimitedError)):
+        return False
+    if isinstance(error, HttpStatusError):
+        return error.status in (400, 413, 414)  # those refuse a text that is too long
+    return isinstance(error, (ApiError, InvalidRequestError))
+
+
+def may_pass(error: PythpeerError) -> bool:
+    """Return whether what failed can succeed later without any change."""
+    if isinstance(error, TransportError):
+        return not error.untrusted
+    if isinstance(error, StoreError):
+        return error.transient
+    if isinstance(error, HttpStatusError) and not isinstance(error, RateLimitedError):
+        return error.status is not None and error.status >= 500
+    if isinstance(error, ApiError):
+        return not isinstance(error, AccessDeniedError)
+    return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
 
 
 if __name__ == "__main__":

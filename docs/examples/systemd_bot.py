@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 from pythpeer import (
     AccessDeniedError,
     ApiError,
+    DecodeError,
     HttpStatusError,
     InvalidRequestError,
     MissingKeyError,
     OutcomeUnknownError,
+    PythpeerError,
     RateLimitedError,
+    ResponseTooLargeError,
     Secret,
     Session,
     StoreError,
@@ -46,27 +50,14 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
     while True:
         try:
             await write()
-        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes the other
             logger.warning("perhaps sent, so not sent again: %s", error)
             return True
-        except (AccessDeniedError, MissingKeyError):  # no write will succeed: it ends the bot
-            raise
-        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
-            logger.warning("refused: %s", error)
-            return True
-        except RateLimitedError as error:
-            logger.log(level, "not sent yet, so sent again: %s", error)
-        except HttpStatusError as error:
-            if error.status not in (400, 413, 414):  # those refuse this text, as too long
-                raise
-            logger.warning("refused: %s", error)
-            return True
-        except TransportError as error:
-            if error.untrusted:  # waiting does not help
-                raise
-            logger.log(level, "not sent yet, so sent again: %s", error)
-        except StoreError as error:
-            if not error.transient:
+        except PythpeerError as error:
+            if is_refused(error):
+                logger.warning("refused: %s", error)
+                return True
+            if not may_pass(error):  # no write will succeed: it ends the bot
                 raise
             logger.log(level, "not sent yet, so sent again: %s", error)
         else:
@@ -78,6 +69,39 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             return False  # nothing was sent, and otherwise it is sent again
 
 
+def is_refused(error: PythpeerError) -> bool:
+    """Return whether this text, or this user, is refused: sent again, it would be again."""
+    if error.endpoint == "peerbet.chat.get":  # the read before a post with confirm=True
+        return False
+    if isinstance(error, (AccessDeniedError, MissingKeyError, RateLimitedError)):
+        return False
+    if isinstance(error, HttpStatusError):
+        return error.status in (400, 413, 414)  # those refuse a text that is too long
+    return isinstance(error, (ApiError, InvalidRequestError))
+
+
+def may_pass(error: PythpeerError) -> bool:
+    """Return whether what failed can succeed later without any change."""
+    if isinstance(error, TransportError):
+        return not error.untrusted
+    if isinstance(error, StoreError):
+        return error.transient
+    if isinstance(error, HttpStatusError) and not isinstance(error, RateLimitedError):
+        return error.status is not None and error.status >= 500
+    if isinstance(error, ApiError):
+        return not isinstance(error, AccessDeniedError)
+    return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
+
+
+def credential(name: str) -> Secret:
+    """Return a key from the folder of credentials."""
+    folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "."))
+    return Secret((folder / name).read_text().strip())
+
+
 if __name__ == "__main__":
-    credentials = Path(os.environ.get("CREDENTIALS_DIRECTORY", "."))
-    run(main, peerbet_key=Secret((credentials / "peerbet").read_text().strip()))
+    try:
+        run(main, peerbet_key=credential("peerbet"))
+    except (AccessDeniedError, InvalidRequestError) as error:  # such as a wrong key
+        logger.critical("%s", error)
+        sys.exit(os.EX_CONFIG)  # 78, for which the unit does not start the bot again
