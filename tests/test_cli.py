@@ -267,10 +267,10 @@ def test_a_command_with_a_store_does_not_ask_for_one(
 ) -> None:
     """The line about programs with two stores is for commands without one."""
     configured.chat.say("alice", "hello")
-    configured.mail.deliver("alice", "a mail")
     terminal(80)
     stores = {True: ["--store", str(tmp_path / "x.sqlite")], False: []}
     for given, options in stores.items():
+        configured.mail.deliver("alice", "a mail")
         err = run(*command, "--messages", "1", *options).err
         assert ("--store" in err) == (not given)
 

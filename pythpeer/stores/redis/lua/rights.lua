@@ -18,8 +18,6 @@ local COMMANDS = {
   {'HLEN', SERVER},
   {'HMGET', SERVER, ''},
   {'HSET', SERVER, '', '', ''},
-  {'INCR', SERVER},
-  {'INCRBY', SERVER, 1},
   {'LINDEX', SERVER, 0},
   {'LLEN', SERVER},
   {'LPOP', SERVER},
