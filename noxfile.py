@@ -35,11 +35,13 @@ if RUNNING not in PYTHONS:
 PARALLEL = ("lint", "words", "typing", "dist")
 """Sessions that `check` runs at the same time as the tests."""
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
 """Arguments of pytest for the tests that run on every Python."""
 
 MEASURED = (
-    *("-m", "not browser and not costly", "-n", "logical"),
+    *("-m", "not browser and not costly", "-n", str(CORES + 1)),
     *(f"--ignore=tests/test_{name}.py" for name in ("kill", "power_failure", "processes")),
     *(f"--ignore=tests/test_{name}.py" for name in ("redis_kill", "interrupts")),
 )
@@ -48,8 +50,6 @@ MEASURED = (
 Left out are the tests that cost most: of a browser, of each feature on Redis, and of processes that
 are killed; and those of interrupts, which trace by themselves: nothing is measured after them.
 """
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 WHOLE = ("-n", str(CORES + 1))
 """Arguments of pytest for all tests, on the Python that runs nox.
