@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -40,6 +40,7 @@ from .wire.responses import (
 )
 
 if TYPE_CHECKING:
+    from .secret import Secret
     from .transport import RawResponse, Transport  # not at run time, because it imports aiohttp
 
 __all__ = ["Caller", "notify_retry"]
@@ -62,6 +63,7 @@ class Caller:
         timeout: float,
         max_wait: float,
         hooks: Hooks,
+        keys: Sequence[Secret] = (),
     ) -> None:
         self._transport = transport
         """Returns the open transport, or raises `SessionClosedError`."""
@@ -80,6 +82,9 @@ class Caller:
 
         self.hooks = hooks
         """The listeners for requests, responses and retries."""
+
+        self._keys = keys
+        """The keys of the session, which no error shows, whatever a response repeats."""
 
         self._back_offs: set[asyncio.Future[None]] = set()
         """One for each call that waits to try again: `_back_off` adds and removes it."""
@@ -240,23 +245,19 @@ class Caller:
             return self._record_outcome(permit, classify_failure(endpoint, response, permit.status))
         if on_response is not None:
             on_response(response)
-        status, body = response.status, response.body
-        args = (endpoint, status, body, request.secrets, request.texts, request.size)
-        documented = decode_documented(endpoint, status, body)
+        documented = decode_documented(endpoint, response.status, response.body)
         result: Result[T]
         if documented is not None:
             result = documented
-        elif is_long(body):
-            result = await _run_in_thread(partial(try_parse_response, *args))
         else:
-            result = try_parse_response(*args)
+            result = await self._try_parse(request, response)
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result
         if isinstance(result, RateLimitedError):
             result.retry_after = parse_retry_after(response.headers)
             permit.on_throttled(result.retry_after)
-        elif status == 503:
+        elif response.status == 503:
             permit.pause(parse_retry_after(response.headers))
         return self._record_outcome(permit, classify_failure(endpoint, result, permit.status))
 
@@ -271,6 +272,19 @@ class Caller:
                 await permit.renew(self.max_wait, self)
             except RateLimitedError as error:
                 return error.with_traceback(None)
+
+    async def _try_parse(self, request: Request[T], response: RawResponse) -> Result[T]:
+        """Parse a response that is not in the documented form, in a thread if it is long."""
+        parse = partial(
+            try_parse_response,
+            request.endpoint,
+            response.status,
+            response.body,
+            lambda: [*request.secrets(), *self._keys],
+            request.texts,
+            request.size,
+        )
+        return await _run_in_thread(parse) if is_long(response.body) else parse()
 
     def _record_outcome(self, permit: Permit, error: E) -> E:
         """Record the outcome of an endpoint, and return *error*.

@@ -16,7 +16,7 @@ from .pacing.bucket import Rate
 from .retry import Retry
 from .secret import Secret
 from .stores import Store, store_from_url
-from .validation import check_text, check_url, checks_peer
+from .validation import check_name, check_url, checks_peer
 
 __all__ = [
     "Keys",
@@ -134,6 +134,11 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
             return cls(error=InvalidRequestError(problem))
         return cls(peerbet=peerbet, personal=personal, pythbots_api=pythbots_api)
 
+    def present(self) -> list[Secret]:
+        """Return the keys that there are."""
+        keys = (self.peerbet, self.personal, self.pythbots_api)
+        return [key for key in keys if key is not None]
+
     def raise_error(self) -> None:
         """Raise `error`, if there is one."""
         if self.error is not None:
@@ -204,7 +209,7 @@ def check_rates(rates: object) -> dict[str, Rate]:
             f"rates must be a mapping of endpoint names to Rate, not {type(rates).__name__}"
         )
     return {
-        check_text("an endpoint's name", name): check_type(f"rates[{name!r}]", Rate, rate)
+        check_name(name, "an endpoint's name"): check_type(f"rates[{name!r}]", Rate, rate)
         for name, rate in cast("Mapping[object, object]", rates).items()
     }
 

@@ -222,6 +222,7 @@ class Session(AsyncContextOnly):
             timeout=self._timeout,
             max_wait=check_duration("max_wait", max_wait),
             hooks=self._hooks,
+            keys=self._keys.present(),
         )
         """Runs all calls."""
         self._peerbet_url = check_url("peerbet_url", peerbet_url).rstrip("/")
@@ -408,6 +409,7 @@ class Session(AsyncContextOnly):
                 return self
             from .transport import Transport  # late: it imports aiohttp, which takes long
 
+            _load_anyio()
             self._report_misspelt_rates()
             check_ssl_context(self._ssl_context)  # it may have been changed
             if not self._store_open:
@@ -550,3 +552,9 @@ class Session(AsyncContextOnly):
         limiter = self._store.limiter(key, name, self._rates.get(name, endpoint.rate))
         self._limiters[name] = limiter
         return limiter
+
+
+def _load_anyio() -> None:
+    """Import what anyio imports when it is used: a call that has no free file descriptor cannot."""
+    anyio.CancelScope()
+    _ = anyio.move_on_after, anyio.sleep

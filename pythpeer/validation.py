@@ -19,6 +19,7 @@ __all__ = [
     "INT32_MAX",
     "check_duration",
     "check_integer",
+    "check_name",
     "check_seconds",
     "check_text",
     "check_time_limit",
@@ -80,6 +81,17 @@ def check_time_limit(value: object, endpoint: str | None = None) -> float:
     if not seconds:
         raise InvalidRequestError("timeout must be more than 0 seconds", endpoint=endpoint)
     return seconds
+
+
+def check_name(name: object, what: str = "name") -> str:
+    """Return the name of an endpoint if a line of a log can show it.
+
+    Raises `InvalidRequestError`.
+    """
+    checked = check_text(what, name)
+    if not checked.isprintable():
+        raise InvalidRequestError(f"{what} must not contain line breaks or control characters")
+    return checked
 
 
 def check_text(

@@ -219,6 +219,40 @@ async def test_a_failure_that_lasts_is_logged_every_ten_minutes(
         assert stream.health().failing_since is None
 
 
+LATE_IMPORTS: Final = """
+import asyncio, sys
+from pythpeer import MemoryStore, Rate
+from pythpeer.testing import FakeServices
+
+class Recorder:
+    def find_spec(self, name, path=None, target=None):
+        print(name)
+
+async def main():
+    async with FakeServices() as fake:
+        session = await fake.session(store=MemoryStore()).open()
+        sys.meta_path.insert(0, Recorder())
+        fake.chat.say("alice", "hello")
+        stream = session.peerbet.chat_stream(after=0)
+        await anext(stream)
+        await session.pythbots.unread_mail()
+        await session.peerbet.post("hello", confirm=True)
+        await session.wait_stopping(0.01)
+        await session.aclose()
+        sys.meta_path.pop(0)
+
+asyncio.run(main())
+"""
+
+
+def test_an_open_session_imports_nothing() -> None:
+    """A call of a program that has no free file descriptor could not import a module."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_IMPORTS], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_nothing_is_printed_by_default() -> None:
     """A program that does not configure logging prints nothing of it."""
     log_call = "logging.getLogger('pythpeer.streams').warning('hello')"

@@ -203,6 +203,18 @@ async def test_what_a_server_responds_is_shown_without_control_characters() -> N
         assert CANARY not in str(caught.value)
 
 
+async def test_a_password_in_the_place_of_the_user_name_is_not_shown() -> None:
+    """The colon before it is missing; the server repeats it."""
+    fake = FaultyRedis(b"-ERR unknown command AUTH default " + CANARY.encode())
+    async with fake as proper:
+        store = RedisStore(f"redis://{CANARY}@127.0.0.1:{proper._address.port}/0", patience=0.3)
+        await store.open()
+        with pytest.raises(StoreError, match="unknown") as caught:
+            await store.log(CHAT).max_acknowledged()
+        assert CANARY not in str(caught.value)
+        await store._connections.aclose()
+
+
 async def test_a_failed_call_leaves_no_reference_cycle() -> None:
     """The exception of redis-py would keep a dropped reader, and with it its items, alive."""
     fake = FaultyRedis(b"-NOSCRIPT No matching script", b"-ERR no")

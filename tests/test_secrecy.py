@@ -51,6 +51,7 @@ from raw_server import (
     hang,
     http,
     open_session,
+    send,
     unresponsive_port,
 )
 from yarl import URL
@@ -495,6 +496,21 @@ async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
                 check_error(error)
             for name in ("post", "unread_mail"):
                 check_error(await caught(KEYED[name], session, server.url))
+
+
+@pytest.mark.parametrize("name", ["messages", "post", "user", "staff", "all_mail", "own_read"])
+async def test_no_other_key_of_the_session_is_shown(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service may repeat a key that it got with another request."""
+    echo = " ".join(KEYS.values())
+    for reply, _ in ECHOES.values():
+        async with (
+            RawServer(send(reply(echo))) as server,
+            watching(caplog),
+            keyed_session(server.url) as session,
+        ):
+            check_error(await caught(KEYED[name], session, server.url))
 
 
 @pytest.mark.parametrize("form", FORMS)

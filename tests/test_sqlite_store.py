@@ -363,6 +363,31 @@ async def test_opening_waits_for_a_locked_file(
         assert caught.value.transient
 
 
+async def test_opening_waits_for_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program or its user may have too many: one warning, and an error if it stays so."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        store = SqliteStore(path)
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0.2)
+        assert not opening.done()
+        assert logged_levels(caplog) == [logging.WARNING]
+    await opening
+    await store.log(CHAT).append(notes(1))
+    await store.aclose()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(store_module, "OPEN_TIMEOUT", 0.05)
+    with pytest.raises(StoreError, match="needs a thread") as caught:
+        await SqliteStore(path).open()
+    assert caught.value.transient
+
+
 FULL: Final = """
 import asyncio, resource, sys
 from pythpeer import SqliteStore, StoreError

@@ -7,17 +7,18 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import pytest
 from helpers import examples
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from pythpeer import FLAG, Effect, Endpoint, InvalidRequestError, Param, Rate, Secret
+from pythpeer import FLAG, Effect, Endpoint, InvalidRequestError, Param, Rate, Secret, Session
 from pythpeer.validation import INT32_MAX, check_integer, check_text, check_url
 from pythpeer.wire.endpoints import ParsedEndpoint
 from pythpeer.wire.query import render_query
@@ -171,6 +172,16 @@ def test_names_that_cannot_be_sent_are_an_error(name: Any) -> None:
     """A parameter's name must be encodable text as well."""
     with pytest.raises(InvalidRequestError, match="name must "):
         Endpoint("here", BASE, query={name: "x"})
+
+
+@pytest.mark.parametrize("name", ["own\r\nERROR:root:forged", "\x1b[31m", "a\u2028b", "a\u202eb"])
+def test_the_name_of_an_endpoint_is_one_line(name: str) -> None:
+    """Errors and logs show it."""
+    with pytest.raises(InvalidRequestError, match="line breaks or control characters") as caught:
+        Endpoint(name, BASE)
+    assert str(caught.value).isprintable()
+    with pytest.raises(InvalidRequestError, match="line breaks or control characters"):
+        Session(rates={name: Rate(1.0)})
 
 
 def test_names_are_encoded() -> None:
@@ -503,6 +514,7 @@ def test_the_checked_host_is_the_one_that_is_connected_to(url: str) -> None:
 
 
 @settings(max_examples=examples(300))
+@example("http://", "[0::1]")
 @given(
     st.sampled_from(["http://", "https://", "HTTP://"]),
     st.text("alocht127.0:[]@/\\?#%x -\u017f\u212a", max_size=24),
@@ -517,7 +529,7 @@ def test_no_accepted_url_reaches_another_machine_in_the_clear(scheme: str, rest:
     parsed_url = URL(url, encoded=True)
     if parsed_url.scheme != "https":
         host = (parsed_url.raw_host or "").lower()
-        assert host in ("localhost", "localhost.", "::1") or host.startswith("127.")
+        assert host in ("localhost", "localhost.") or ip_address(host).is_loopback
 
 
 # -- integers and text ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import msgspec
 from ..errors import InvalidRequestError
 from ..pacing.bucket import Rate
 from ..secret import Secret
-from ..validation import check_text, check_time_limit, check_url
+from ..validation import check_name, check_time_limit, check_url
 from .query import Json, Param, encode_query
 
 __all__ = ["Effect", "Endpoint", "ParsedEndpoint"]
@@ -128,7 +128,7 @@ class Endpoint(Generic[T_co]):
         rate: Rate = Rate(1.0),
         answer: type[Any] = dict,
     ) -> None:
-        self.name: Final[str] = check_text("name", name)
+        self.name: Final[str] = check_name(name)
         """Name in errors and logs, and of the token bucket."""
         self.url: Final[str] = check_url("url", url)
         """Complete URL without a query."""

@@ -518,11 +518,16 @@ class Connections:
         return _Failure(StoreError(text, transient=transient), retryable=retryable)
 
     def _shown(self, text: str) -> str:
-        """Return a text of the server without the password and without control characters."""
-        password = self._address.password
+        """Return a text of the server without the password and without control characters.
+
+        A user name without a password may be a password whose colon is missing.
+        """
+        password, name = self._address.password, self._address.username
         if password is not None:
             for spelling in (password.reveal(), password.encoded()):
                 text = text.replace(spelling, "***")
+        elif name is not None:
+            text = text.replace(name, "***")
         return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 

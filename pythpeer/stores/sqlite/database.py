@@ -26,7 +26,7 @@ from ..fingerprints import stored_name
 from .failures import is_busy, is_full, store_error, to_store_error
 from .files import WalFile, check_files, check_link, create_file
 from .schema import migrate, pragma, verify
-from .worker import Worker
+from .worker import NoThreadError, Worker
 
 if TYPE_CHECKING:
     import sqlite3  # at run time only once a file is opened, to keep `import pythpeer` light
@@ -53,6 +53,9 @@ Once they are over, further jobs wait for `BUSY_RETRY` only, until one succeeds.
 
 BUSY_RETRY: Final = 0.1
 """Seconds that a job waits for a file that has been locked for longer than `BUSY_TIMEOUT`."""
+
+NO_THREAD: Final = "needs a thread, and none can be started: the program or its user has too many"
+"""Why a file cannot be used."""
 
 SYNC_DELAY: Final = 0.5
 """Seconds after a commit until it is synced, with those that followed: it must be on the disk after
@@ -267,7 +270,11 @@ class Database:
         if self._pid != os.getpid():
             raise StoreError("the store was opened before this process was forked: open a session")
         self._submitted += 1
-        result = await self._worker.run(lambda: self._run_on_thread(work))
+        try:
+            result = await self._worker.run(lambda: self._run_on_thread(work))
+        except NoThreadError:
+            self._completed += 1
+            raise store_error(self.path, NO_THREAD, transient=True) from None
         if isinstance(result, StoreError):
             raise result
         return result

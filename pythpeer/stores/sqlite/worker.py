@@ -20,11 +20,15 @@ from concurrent.futures import Executor
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
-__all__ = ["Worker"]
+__all__ = ["NoThreadError", "Worker"]
 
 T = TypeVar("T")
 
 _Job = Callable[[], object]
+
+
+class NoThreadError(Exception):
+    """No thread can be started: the program, or its user, has too many."""
 
 
 class Worker:
@@ -47,7 +51,10 @@ class Worker:
         """When `on_timer` is due, in seconds of `time.monotonic`. Only the thread uses it."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Execute *work* on the thread. Returns its result, or raises its exception."""
+        """Execute *work* on the thread. Returns its result, or raises its exception.
+
+        Raises `NoThreadError` if the thread cannot be started.
+        """
         loop = asyncio.get_running_loop()
         # By way of the loop, because a loop with virtual time must know of work outside of it. It
         # calls `submit`, and returns what that returns: a future of the loop.
@@ -80,9 +87,12 @@ class Worker:
     def _start(self) -> None:
         # A daemon, so that a store which was not closed does not keep the program from ending;
         # `_finish` executes the submitted jobs before that.
-        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        self._pid = os.getpid()
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise NoThreadError from None
+        self._thread, self._pid = thread, os.getpid()
         atexit.register(self._finish)
 
     def _finish(self) -> None:
