@@ -221,25 +221,37 @@ async def test_a_failure_that_lasts_is_logged_every_ten_minutes(
 
 LATE_IMPORTS: Final = """
 import asyncio, sys
-from pythpeer import MemoryStore, Rate
-from pythpeer.testing import FakeServices
+from pythpeer import Session
+
+PAGE = (
+    b'{"status":1,"mid":7,"users_online":0,"message_list":[{"id":1,"by":"a","to":"","msg":"hi",'
+    b'"date":"2026-01-02 03:04:05","bot":0,"my":0,"me":0}]}'
+)
 
 class Recorder:
     def find_spec(self, name, path=None, target=None):
         print(name)
 
+async def answer(reader, writer):
+    head = await reader.readuntil(b"\\r\\n\\r\\n")
+    body = b"[]" if b"readnew" in head else PAGE
+    writer.write(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n")
+    writer.write(b"Content-Length: %d\\r\\n\\r\\n%b" % (len(body), body))
+    writer.close()
+
 async def main():
-    async with FakeServices() as fake:
-        session = await fake.session(store=MemoryStore()).open()
-        sys.meta_path.insert(0, Recorder())
-        fake.chat.say("alice", "hello")
-        stream = session.peerbet.chat_stream(after=0)
-        await anext(stream)
-        await session.pythbots.unread_mail()
-        await session.peerbet.post("hello", confirm=True)
-        await session.wait_stopping(0.01)
-        await session.aclose()
-        sys.meta_path.pop(0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    session = Session(peerbet_url=url, pythbots_url=url, peerbet_key="a key", personal_key="b key")
+    await session.open()
+    sys.meta_path.insert(0, Recorder())
+    await anext(session.peerbet.chat_stream(after=0))
+    await session.pythbots.unread_mail()
+    await session.peerbet.post("hello")
+    await session.wait_stopping(0.01)
+    await session.aclose()
+    sys.meta_path.pop(0)
+    server.close()
 
 asyncio.run(main())
 """
