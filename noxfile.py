@@ -57,6 +57,9 @@ WHOLE = ("-n", str(CORES + 1))
 Tests of processes and of a browser wait for them a quarter of the time: one more worker uses it.
 """
 
+COMPILED = {"UV_COMPILE_BYTECODE": "1"}
+"""Variables for uv: it compiles once what otherwise each worker would compile at its start."""
+
 PACKED = tuple(f"tests/test_{part}.py" for part in ("exports", "layers", "readme", "page"))
 """The tests that fail if a file is missing in the packages."""
 
@@ -227,7 +230,7 @@ def tests(session: nox.Session) -> None:
     processes, a browser and tests that take seconds. Arguments replace this choice. If Chromium
     or Redis is missing, pytest's last lines report it.
     """
-    session.install("-e", ".[cli,otel,redis]", *group("test"))
+    session.install("-e", ".[cli,otel,redis]", *group("test"), env=COMPILED)
     chosen = WHOLE if session.python == RUNNING else QUICK
     session.run("python", "-m", "pytest", *(session.posargs or chosen))
 
@@ -239,7 +242,7 @@ def coverage(session: nox.Session) -> None:
     `MEASURED` is most of the tests. From 3.14 on, the monitoring of the interpreter records
     branches, which takes a fraction of the time of tracing.
     """
-    session.install("-e", ".[cli,otel,redis]", *group("test"))
+    session.install("-e", ".[cli,otel,redis]", *group("test"), env=COMPILED)
     for stale in ROOT.glob(".coverage*"):
         stale.unlink()
     monitored = int(COVERED.removeprefix("3.")) >= 14
