@@ -203,7 +203,7 @@ async def test_what_a_server_responds_is_shown_without_control_characters() -> N
         assert CANARY not in str(caught.value)
 
 
-async def test_a_password_in_the_place_of_the_user_name_is_not_shown() -> None:
+async def test_a_password_given_as_the_user_name_is_not_shown() -> None:
     """The colon before it is missing; the server repeats it."""
     fake = FaultyRedis(b"-ERR unknown command AUTH default " + CANARY.encode())
     async with fake as proper:
