@@ -33,6 +33,7 @@ from .retry import Retry, classify_failure
 from .wire.endpoints import Effect, Endpoint
 from .wire.request import Request
 from .wire.responses import (
+    GetSecrets,
     decode_documented,
     is_long,
     parse_retry_after,
@@ -245,19 +246,24 @@ class Caller:
             return self._record_outcome(permit, classify_failure(endpoint, response, permit.status))
         if on_response is not None:
             on_response(response)
-        documented = decode_documented(endpoint, response.status, response.body)
+        status, body = response.status, response.body
+        documented = decode_documented(endpoint, status, body)
         result: Result[T]
         if documented is not None:
             result = documented
         else:
-            result = await self._try_parse(request, response)
+            args = (endpoint, status, body, self._secrets(request), request.texts, request.size)
+            if is_long(body):
+                result = await _run_in_thread(partial(try_parse_response, *args))
+            else:
+                result = try_parse_response(*args)
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result
         if isinstance(result, RateLimitedError):
             result.retry_after = parse_retry_after(response.headers)
             permit.on_throttled(result.retry_after)
-        elif response.status == 503:
+        elif status == 503:
             permit.pause(parse_retry_after(response.headers))
         return self._record_outcome(permit, classify_failure(endpoint, result, permit.status))
 
@@ -273,18 +279,9 @@ class Caller:
             except RateLimitedError as error:
                 return error.with_traceback(None)
 
-    async def _try_parse(self, request: Request[T], response: RawResponse) -> Result[T]:
-        """Parse a response that is not in the documented form, in a thread if it is long."""
-        parse = partial(
-            try_parse_response,
-            request.endpoint,
-            response.status,
-            response.body,
-            lambda: [*request.secrets(), *self._keys],
-            request.texts,
-            request.size,
-        )
-        return await _run_in_thread(parse) if is_long(response.body) else parse()
+    def _secrets(self, request: Request[object]) -> GetSecrets:
+        """Return a function that returns the keys of *request*, and those of the session."""
+        return lambda: [*request.secrets(), *self._keys]
 
     def _record_outcome(self, permit: Permit, error: E) -> E:
         """Record the outcome of an endpoint, and return *error*.
