@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
+from ipaddress import ip_address
 from typing import Final
 
 from yarl import URL
@@ -61,7 +62,16 @@ class Host:
     Invariant: no caller waits for whom `admits` is true.
     """
 
-    __slots__ = ("_keepalive", "_learned_at", "idle", "in_use", "is_tls", "target", "waiters")
+    __slots__ = (
+        "_keepalive",
+        "_learned_at",
+        "idle",
+        "in_use",
+        "is_tls",
+        "must_be_loopback",
+        "target",
+        "waiters",
+    )
 
     def __init__(self, target: Target) -> None:
         self.target: Final[Target] = target
@@ -69,6 +79,10 @@ class Host:
 
         self.is_tls: Final[bool] = target.is_ssl()
         """Whether the connections use TLS."""
+
+        self.must_be_loopback: Final[bool] = not self.is_tls and not _is_address(target.host)
+        """Whether the address of each connection is checked: a resolver has chosen it, and there is
+        no certificate."""
 
         self.idle: list[Connection] = []
         """The idle connections, the one used last at the end. Changed by the pool."""
@@ -140,6 +154,14 @@ class Host:
         """Use no connection that was idle this long: the host had closed one, in seconds."""
         self._keepalive = min(self.keepalive(now), 0.9 * idle)
         self._learned_at = now
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_to_loopback(opened: OpenedConnection) -> bool:
@@ -228,7 +250,7 @@ class Pool:
             opened = await open_connection(self._connector, host.target, self._connect_timeout)
         except TimeoutError:
             raise ConnectTimeoutError from None
-        if not host.is_tls and not _is_to_loopback(opened):
+        if host.must_be_loopback and not _is_to_loopback(opened):
             opened.close()
             raise UntrustedError(NOT_LOOPBACK)
         return Connection(opened, self._max_header)
