@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 from browser import CHROMIUM, Browser, browser
-from helpers import real_time
+from helpers import free_port, real_time
 from page_picture import take_picture
 
 from pythpeer import Rate, Session, TransportError
@@ -39,7 +39,9 @@ SCRIPT_MARKUP: Final = "<script>document.title = 'mallory'</script><img src=x on
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServices]:
-    async with FakeServices(rates=QUICK) as fake:
+    # Ports that the kernel assigns to no other program, not even during an outage.
+    peerbet, pythbots = free_port(), free_port()
+    async with FakeServices(rates=QUICK, peerbet_port=peerbet, pythbots_port=pythbots) as fake:
         yield fake
 
 

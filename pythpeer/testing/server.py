@@ -154,10 +154,10 @@ class LoopbackServer:
 
     async def _drop(self, runner: web.ServerRunner) -> None:
         self._kept.clear()  # not closed by clients
-        for connection in runner.server.connections if runner.server else ():
-            if connection.transport is not None:
-                connection.transport.abort()
+        server = runner.server
+        _abort_connections(server)
         await runner.cleanup()
+        _abort_connections(server)  # those that were accepted just before, and known only now
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "UNKNOWN":  # aiohttp 4 calls this for it, 3 responds itself
@@ -207,6 +207,12 @@ class LoopbackServer:
         loop = asyncio.get_running_loop()
         extra: dict[str, Any] = {"pre_handler_error": parser_error[0]} if parser_error else {}
         return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
+
+
+def _abort_connections(server: web.Server | None) -> None:
+    for connection in server.connections if server is not None else ():
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _is_for_this_machine(request: web.BaseRequest) -> bool:
