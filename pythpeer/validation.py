@@ -25,6 +25,8 @@ __all__ = [
     "check_time_limit",
     "check_url",
     "checks_peer",
+    "is_loopback",
+    "parse_address",
     "percent_encode",
 ]
 
@@ -133,15 +135,17 @@ _URL = re.compile(
 )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether *host* is an address of this machine, or the name ``localhost``."""
     if host.rstrip(".").lower() == "localhost":
         return True
-    address = _address(host.strip("[]"))
+    address = parse_address(host.strip("[]"))
     # ::ffff:127.0.0.1 is a loopback address for newer versions of Python only: never for this one.
     return address is not None and address.is_loopback and "ffff" not in host.lower()
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def parse_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that *host* is, ``None`` for a name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -160,11 +164,11 @@ def check_url(name: str, url: object) -> str:
             " 65535 or none, and a path; without user name, query and fragment"
         )
     host = match["host"]
-    if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):
+    if host.startswith("[") and not isinstance(parse_address(host.strip("[]")), IPv6Address):
         raise InvalidRequestError(f"{name} must have an IPv6 address in its brackets")
     if any(segment in (".", "..") for segment in match["path"].split("/")):
         raise InvalidRequestError(f"{name} must not have '.' or '..' in its path")
-    if match["scheme"].lower() != "https" and not _is_loopback(host):
+    if match["scheme"].lower() != "https" and not is_loopback(host):
         raise InvalidRequestError(f"{name} must be https, because http is for loopback only")
     return match[0]
 

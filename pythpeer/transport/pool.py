@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from ipaddress import ip_address
 from typing import Final
 
 from yarl import URL
 
-from ..validation import checks_peer
+from ..validation import checks_peer, is_loopback, parse_address
 from .aiohttp_names import (
     ClientTimeout,
     OpenedConnection,
@@ -80,7 +79,7 @@ class Host:
         self.is_tls: Final[bool] = target.is_ssl()
         """Whether the connections use TLS."""
 
-        self.must_be_loopback: Final[bool] = not self.is_tls and not _is_address(target.host)
+        self.must_be_loopback: Final[bool] = not self.is_tls and parse_address(target.host) is None
         """Whether the address of each connection is checked: a resolver has chosen it, and there is
         no certificate."""
 
@@ -156,18 +155,10 @@ class Host:
         self._learned_at = now
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_to_loopback(opened: OpenedConnection) -> bool:
     transport = opened.transport
     peer = None if transport is None else transport.get_extra_info("peername")
-    return peer is None or peer[0].startswith("127.") or peer[0] == "::1"  # None: it has ended
+    return peer is None or is_loopback(peer[0])  # None: it has ended
 
 
 class Pool:
