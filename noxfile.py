@@ -41,14 +41,13 @@ QUICK = ("-m", "not processes and not browser and not costly and not once", "-n"
 """Arguments of pytest for the tests that run on every Python."""
 
 MEASURED = (
-    *("-m", "not browser and not costly", "-n", str(CORES + 1)),
-    *(f"--ignore=tests/test_{name}.py" for name in ("kill", "power_failure", "processes")),
-    *(f"--ignore=tests/test_{name}.py" for name in ("redis_kill", "interrupts")),
+    *("-m", "not browser and not costly and not processes", "-n", str(CORES + 1)),
+    "--ignore=tests/test_interrupts.py",
 )
 """Arguments of pytest for the tests whose coverage is measured.
 
-Left out are the tests that cost most: of a browser, of each feature on Redis, and of processes that
-are killed; and those of interrupts, which trace by themselves: nothing is measured after them.
+Left out are the tests of processes and of a browser, which wait, and those that take seconds; and
+those of interrupts, which trace by themselves: nothing is measured after them.
 """
 
 WHOLE = ("-n", str(CORES + 1))

@@ -28,6 +28,15 @@ EPOCH: Final = 1_000_000_000
 RUN: Final = 3600
 """The seconds for which the server has been running by then: no requests from before matter."""
 
+PROTECT_GLOBALS: Final = """
+    setmetatable(_G, {
+        __newindex = function(_, name)
+            error('Script attempted to create global variable ' .. tostring(name))
+        end
+    })
+"""
+"""What a real server does before the first script."""
+
 
 class VirtualRedisStore(RedisStore):
     """A store with a separate server, which responds while a session is open.
@@ -125,13 +134,16 @@ class _Client(asyncio.Protocol):
 class _Lua:
     """The Lua runtime of fakeredis, made faster.
 
-    fakeredis compiles a script for each call, and collects all garbage after it. Here it is
-    compiled once, and Lua collects garbage automatically.
+    fakeredis compiles a script for each call, collects all garbage after it, and looks for new
+    global variables after each of its commands. Here it is compiled once, Lua collects garbage
+    automatically, and an assignment to a new global variable is an error, as on a real server.
     """
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
+        self.table_from: Callable[..., Any] = runtime.table_from
         self._compiled: dict[bytes | str, Callable[[], Any]] = {"collectgarbage()": lambda: None}
+        runtime.execute(PROTECT_GLOBALS)
 
     def execute(self, script: bytes | str) -> Any:
         """Run a script, and return its result."""
@@ -140,22 +152,8 @@ class _Lua:
             run = self._compiled[script] = self._runtime.compile(script)
         return run()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runtime, name)
-
-
-class _Unchecked:
-    """A Lua runtime that shows no global variables.
-
-    fakeredis looks for new ones at each command of a script, which takes as long as the command,
-    and again at the end of the script, which is sufficient.
-    """
-
-    def __init__(self, runtime: Any) -> None:
-        self.table_from: Callable[..., Any] = runtime.table_from
-
     def globals(self) -> dict[bytes, Any]:
-        """Return no variables."""
+        """Return no variables: there are no new ones."""
         return {}
 
 
@@ -166,7 +164,6 @@ class Commands(FakeSocket):
     clock: Callable[[], float]
     _end: asyncio.TimerHandle | None = None
     _changed: Callable[[], None]
-    _unchecked: _Unchecked | None = None
 
     def time(self) -> list[bytes]:
         """The command TIME, also in scripts."""
@@ -187,10 +184,9 @@ class Commands(FakeSocket):
         self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any
     ) -> Any:
         """Execute a command of a script."""
-        runtime = self._unchecked
-        if runtime is None:
-            runtime = self._unchecked = _Unchecked(lua_runtime)
-        return super()._lua_redis_call(runtime, expected_globals, op, *args)
+        return super()._lua_redis_call(
+            self._get_server_runtime(self._server), expected_globals, op, *args
+        )
 
     def _blocking(
         self,
