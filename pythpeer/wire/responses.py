@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..sanitize import printable
 from .echoes import GetSecrets, GetTexts, mask_keys, without_texts
-from .endpoints import Effect, Endpoint
+from .endpoints import AnswerTypeError, Effect, Endpoint
 from .fields import as_list, to_int
 from .lenient_json import (
     NO_JSON,
@@ -168,6 +168,8 @@ def _try_parse_leniently(
     if value is not NO_JSON:
         try:
             return endpoint.convert(value)
+        except AnswerTypeError as error:
+            problem = str(error)
         except (ValueError, RecursionError):
             problem = "the response is not the documented JSON"
     return _decode_error(problem, endpoint, body, secrets)
@@ -215,9 +217,16 @@ def _may_be_error(result: object, body: bytes) -> bool:
     """
     if body.startswith(b"["):
         return False
-    if b'"status"' in body and getattr(result, "status", None) == 1:
+    if b'"status"' in body and _has_status_1(result):
         return b'"error"' in body
     return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
+
+
+def _has_status_1(result: object) -> bool:
+    try:
+        return bool(getattr(result, "status", None) == 1)
+    except Exception:  # noqa: BLE001  # a property can have code of the user
+        return False
 
 
 def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | None:
