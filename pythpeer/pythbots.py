@@ -133,7 +133,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sender_id: int | None = None
     """The sender's user id."""
     text: str | None = None
-    """The text of the mail."""
+    """The text of the mail, with any control characters in it: print it with ``!r``."""
     sent_at: datetime | None = None
     """The time of sending, naive, by the service's clock."""
     is_read: bool | None = None
