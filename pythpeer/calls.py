@@ -33,10 +33,12 @@ from .retry import Retry, classify_failure
 from .wire.endpoints import Effect, Endpoint
 from .wire.request import Request
 from .wire.responses import (
+    LONG_BODY,
     GetSecrets,
     decode_documented,
     is_long,
     parse_retry_after,
+    parse_undocumented,
     try_parse_response,
 )
 
@@ -260,7 +262,9 @@ class Caller:
         if on_response is not None:
             on_response(response)
         status, body = response.status, response.body
-        documented = decode_documented(endpoint, status, body)
+        documented = None
+        if len(body) <= LONG_BODY:
+            documented = decode_documented(endpoint, status, body)
         result: Result[T]
         if documented is not None:
             result = documented
@@ -269,7 +273,7 @@ class Caller:
             if is_long(body):
                 result = await _run_in_thread(partial(try_parse_response, *args))
             else:
-                result = try_parse_response(*args)
+                result = parse_undocumented(*args)
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result

@@ -42,11 +42,13 @@ from .lenient_json import (
 from .query import Json
 
 __all__ = [
+    "LONG_BODY",
     "MAX_EXCERPT",
     "GetSecrets",
     "decode_documented",
     "is_long",
     "parse_retry_after",
+    "parse_undocumented",
     "try_parse_response",
 ]
 
@@ -89,9 +91,9 @@ def _no_size() -> int:
 def decode_documented(endpoint: Endpoint[T], status: int, body: bytes) -> T | None:
     """Return the result of a success in the documented form, where that is decoded quickly.
 
-    ``None`` for all other responses. It saves the usual ones the search of `is_long`.
+    ``None`` for all other responses, which `parse_undocumented` takes.
     """
-    if not endpoint.decode_rejects_errors or not 200 <= status < 300 or len(body) > LONG_BODY:
+    if not endpoint.decode_rejects_errors or not 200 <= status < 300:
         return None
     try:
         return endpoint.decode(body)
@@ -120,19 +122,32 @@ def try_parse_response(
     error message that repeats them is understood without them. *size* returns the bytes of the
     request line.
     """
+    documented = decode_documented(endpoint, status, body)
+    if documented is not None:
+        return documented
+    return parse_undocumented(endpoint, status, body, secrets, texts, size)
+
+
+def parse_undocumented(
+    endpoint: Endpoint[T],
+    status: int,
+    body: bytes,
+    secrets: GetSecrets,
+    texts: GetTexts,
+    size: Callable[[], int],
+) -> Result[T]:
+    """Do the same as `try_parse_response`, where `decode_documented` has returned ``None``."""
     if 200 <= status < 300:
-        # A decoder that rejects errors keeps no nested value: what it skips may nest deeply.
-        has_checked = not endpoint.decode_rejects_errors
-        if has_checked and nests_too_deeply(body):
+        # Not before: `decode_documented` keeps no nested value, so what it skips may nest deeply.
+        if nests_too_deeply(body):
             return _decode_error("the response is not JSON", endpoint, body, secrets)
-        try:
-            result = endpoint.decode(body)
-            if endpoint.decode_rejects_errors or not _is_error(endpoint, result, body):
-                return result
-        except (ValueError, RecursionError):
-            pass  # the lenient parser distinguishes an error message from damage
-        if not has_checked and nests_too_deeply(body):
-            return _decode_error("the response is not JSON", endpoint, body, secrets)
+        if not endpoint.decode_rejects_errors:
+            try:
+                result = endpoint.decode(body)
+                if not _is_error(endpoint, result, body):
+                    return result
+            except (ValueError, RecursionError):
+                pass  # the lenient parser distinguishes an error message from damage
         return _try_parse_leniently(endpoint, status, body, secrets, texts)
     message = None
     if 400 <= status < 500:
