@@ -42,6 +42,9 @@ MAX_PENDING: Final = 1000
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that closing a session waits for asynchronous hooks, and again after cancelling them."""
 
+_ENDS: Final = (asyncio.CancelledError, GeneratorExit)
+"""What ends a coroutine from outside: its task was cancelled, or it was closed."""
+
 Outcome = Literal["ok", "refused", "limited", "failed", "unknown", "cancelled"]
 """The outcome of a request.
 
@@ -304,8 +307,8 @@ class Listener(Generic[E]):
         """Pass *event* to the hook. Raises nothing: a failure of the hook is logged."""
         try:
             result = self._hook(event)
-        # A plain function that raises a cancellation was not cancelled, because it awaits nothing.
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it is the user's
+        # A plain function that raises one of these was not cancelled or closed: it awaits nothing.
+        except (Exception, *_ENDS) as error:  # noqa: BLE001  # it is the user's
             self._log_failure(error)
             return
         if result is not None and inspect.isawaitable(result):
@@ -325,15 +328,15 @@ class Listener(Generic[E]):
             self.task = asyncio.ensure_future(self._run_queue())
 
     async def _run_queue(self) -> None:
+        task = asyncio.current_task()
         try:
             while self._pending:
                 try:
                     await self._pending.popleft()
-                except asyncio.CancelledError as error:
-                    task = asyncio.current_task()
-                    if task is None or task.cancelling():
+                except _ENDS as error:
+                    if task is None or task.cancelling() or not _is_running(task):
                         raise
-                    self._log_failure(error)  # what the hook awaited was cancelled, not this task
+                    self._log_failure(error)  # the hook's, or of what it awaited: not of this task
                 except Exception as error:  # noqa: BLE001  # it is the user's
                     self._log_failure(error)
         finally:
@@ -366,6 +369,14 @@ class Listener(Generic[E]):
 
 Listeners = tuple[Listener[E], ...]
 """The listeners for one kind of event."""
+
+
+def _is_running(task: asyncio.Task[None]) -> bool:
+    """Return whether *task* runs now; its coroutine also does while it is closed from outside."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no event loop runs
+        return False
 
 
 def _close(result: Awaitable[object]) -> None:

@@ -84,7 +84,7 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     """The user name of the sender."""
 
     text: str = msgspec.field(name="msg")
-    """The text of the message."""
+    """The text of the message, with any control characters in it: print it with ``!r``."""
 
     to: str | None = None
     """The field ``to`` as the service sent it, ``""`` for everyone: use `recipient`."""

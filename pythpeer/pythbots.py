@@ -29,7 +29,7 @@ from .stores.base import Topic
 from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
-from .validation import check_integer, check_text
+from .validation import check_integer, check_name, check_text
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import Fields, list_parser, object_parser, parse_success
 from .wire.lenient_json import canonical_json
@@ -54,6 +54,9 @@ KEY_PARAM: Final = "personal_key"
 
 The documentation shows ``personalkey``, but the program that renders its pages drops underscores.
 """
+
+MAIL_PARAMS: Final = frozenset({"user", "id", "message", "readnew", "readall"})
+"""The names of the mail service's other parameters."""
 
 API_KEY_HINT: Final = (
     "set pythbots_api_key, or PYTHPEER_PYTHBOTS_API_KEY, to a key with the permission"
@@ -130,7 +133,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sender_id: int | None = None
     """The sender's user id."""
     text: str | None = None
-    """The text of the mail."""
+    """The text of the mail, with any control characters in it: print it with ``!r``."""
     sent_at: datetime | None = None
     """The time of sending, naive, by the service's clock."""
     is_read: bool | None = None
@@ -172,7 +175,7 @@ class PythBots:
         # Comments up to `history_endpoint`, because the reference shows what has a docstring: these
         # attributes are internal, for the session and the doctor, and never change.
         # The name of the parameter for the personal key.
-        self.key_param: Final = check_text("personal_key_param", personal_key_param)
+        self.key_param: Final = _check_key_param(personal_key_param)
         # The headers of each request for a look-up, ``None`` without an API key.
         self.headers: Final = {"X-API-Key": api_key} if api_key else None
         # One endpoint for each method; reading the mail has two, as unread mail is marked as read.
@@ -372,6 +375,17 @@ class PythBots:
             ),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)
+
+
+def _check_key_param(param: object) -> str:
+    """Return the name of the parameter for the personal key if a mail request can have it."""
+    name = check_name(param, "personal_key_param")
+    if name in MAIL_PARAMS:
+        raise InvalidRequestError(
+            f"personal_key_param must not be {name!r}, which is another parameter of the mail"
+            f" service: {KEY_PARAM!r}, the default, is the name for the personal key"
+        )
+    return name
 
 
 # -- the protocol ---------------------------------------------------------------------------------

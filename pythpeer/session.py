@@ -385,7 +385,9 @@ class Session(AsyncContextOnly):
         if not isinstance(endpoint, Endpoint):
             kind = type(endpoint).__name__
             raise InvalidRequestError(f"endpoint must be an Endpoint, not {kind}")
-        return await self._caller.call(Request(endpoint, params))
+        request = Request(endpoint, params)
+        self._caller.remember_keys(request.secrets())
+        return await self._caller.call(request)
 
     async def open(self) -> Self:
         """Open the session in the running event loop, and return it. Idempotent.

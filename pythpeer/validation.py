@@ -86,7 +86,7 @@ def check_time_limit(value: object, endpoint: str | None = None) -> float:
 
 
 def check_name(name: object, what: str = "name") -> str:
-    """Return the name of an endpoint if a line of a log can show it.
+    """Return the name of an endpoint, or of a parameter, if a line of a log can show it.
 
     Raises `InvalidRequestError`.
     """

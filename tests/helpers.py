@@ -241,6 +241,10 @@ def with_examples(page: str) -> str:
     return INCLUDE.sub(lambda include: (ROOT / include[1]).read_text(encoding="utf-8"), page)
 
 
+CLEAR_SCREEN: Final = "mallory\x1b[2J"
+"""What a user may send, and a terminal would execute."""
+
+
 def coroutine_of(program: str) -> Coroutine[Any, Any, object]:
     """Execute *program*, and return what it passes to `asyncio.run`, or its bot for `run`."""
     coroutines: list[Coroutine[Any, Any, object]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import json
 import re
 import time
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 from urllib.parse import quote
 
 import msgspec
@@ -945,6 +947,70 @@ def test_an_error_holds_nothing_else() -> None:
     assert error.__cause__ is None
     assert error.__context__ is None
     assert error.__traceback__ is None
+
+
+class WithCode(msgspec.Struct):
+    """A type whose code fails, with a text that repeats what the service has sent."""
+
+    text: str = ""
+    roll: int = 0
+
+    def __post_init__(self) -> None:
+        raise LookupError(self.text)
+
+
+class WithProperty(msgspec.Struct):
+    """A type that has a property with the name of a field of envelopes."""
+
+    roll: int = 0
+
+    @property
+    def status(self) -> int:
+        raise LookupError(KEY)
+
+
+class Named(enum.Enum):
+    """An enumeration whose code fails for an unknown value."""
+
+    FIRST = "first"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Named:
+        raise LookupError(value)
+
+
+@dataclasses.dataclass
+class Data:
+    """The same as `WithCode`, but a dataclass."""
+
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        raise LookupError(self.text)
+
+
+@pytest.mark.parametrize("model", [WithCode, Data, list[WithCode]])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "lenient"])
+def test_code_of_the_result_type_that_raises_is_a_decode_error(model: Any, mark: str) -> None:
+    """With its class, but not with its text, which can hold a key."""
+    endpoint = Endpoint("mine", f"{BASE}/code", answer=model)
+    document = {"text": KEY}
+    body = json.dumps([document] if get_origin(model) is list else document)
+    error = read(endpoint, mark + body, 200, KEY)
+    assert type(error) is DecodeError
+    assert str(error).startswith("mine: the type of the result raised LookupError")
+    assert KEY not in f"{error!r} {vars(error)}"
+    assert error.__context__ is None
+
+
+def test_other_code_of_a_result_type_raises_nothing_either() -> None:
+    """A property with the name of an envelope's field counts as absent."""
+    for mark in ("", "\ufeff"):
+        model = read(Endpoint("mine", f"{BASE}/code", answer=WithProperty), mark + '{"status":1}')
+        assert model == WithProperty()
+    error = read(Endpoint("mine", f"{BASE}/code", answer=Named), json.dumps(KEY), 200, KEY)
+    assert type(error) is DecodeError
+    assert KEY not in f"{error!r} {vars(error)}"
 
 
 def test_an_excerpt_is_one_printable_line() -> None:

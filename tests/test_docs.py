@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 import pytest
-from helpers import coroutine_of
+from helpers import CLEAR_SCREEN, coroutine_of
 
 from pythpeer import Rate, Session
 from pythpeer.cli import serve
@@ -96,16 +96,26 @@ def test_each_included_file_has_a_link(page: Path, included: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if ASYNC.search(PROGRAMS[name])])
 async def test_every_program_runs(
-    name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
+    name: str,
+    fake: FakeServices,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With new messages and mail the program keeps running, or ends without an error."""
+    """With new messages and mail the program keeps running, or ends without an error.
+
+    It prints no control character of them.
+    """
     await run(
         PROGRAMS[name],
         lambda: fake.chat.say("alice", "!ping"),
         lambda: fake.mail.deliver("bob", "hello"),
         lambda: fake.chat.say("bob", "good morning", to="pythpeer"),
+        lambda: fake.chat.say(CLEAR_SCREEN, CLEAR_SCREEN),
+        lambda: fake.mail.deliver(CLEAR_SCREEN, CLEAR_SCREEN),
     )
-    assert "Traceback" not in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert "\x1b" not in out + err + caplog.text
 
 
 def request_of_the_serve_page(url: str, name: str) -> tuple[dict[str, str], str]:

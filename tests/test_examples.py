@@ -23,7 +23,7 @@ import aiohttp
 import aiohttp.web
 import msgspec
 import pytest
-from helpers import DEEP, free_port, now
+from helpers import CLEAR_SCREEN, DEEP, free_port, now
 from redis_virtual import VirtualRedisStore
 
 import pythpeer
@@ -127,7 +127,7 @@ class Program:
         self.constants = constants
         """Constants and functions of the program that are replaced here."""
         self.output = io.StringIO()
-        """What the program has printed."""
+        """What the program has printed, and what the one about the archive has."""
         self.task: asyncio.Task[None] | None = None
         """The program that runs. Set by `running`."""
         self.writes: list[RecordedRequest] = []
@@ -191,6 +191,7 @@ class Program:
             with redirect_stdout(io.StringIO()) as output:
                 runpy.run_path(str(FOLDER / "archive_query.py"))
             assert len(output.getvalue().splitlines()) == 10
+            self.output.write(output.getvalue())
             with closing(sqlite3.connect("archive.sqlite")) as archive:
                 rows = archive.execute("SELECT json_extract(item, '$.by') FROM entry")
                 self.shown = Counter(user for (user,) in rows)
@@ -504,6 +505,23 @@ async def test_the_recipe_for_a_long_text_posts_each_part_once(fake: FakeService
     assert len(texts) > 2
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_an_example_prints_no_control_character_of_a_user(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of a name nor of a text; also if an answer to it is refused, which is logged."""
+    program = Program(name, fake)
+    async with program.running():
+        for number in range(10):
+            fake.chat.say(f"{CLEAR_SCREEN}{number}", CLEAR_SCREEN)
+        fake.faults.always("peerbet.chat.set", Fault.refusal(CLEAR_SCREEN))
+        for cause in EXAMPLES[name]:
+            cause(fake, CLEAR_SCREEN)
+        await asyncio.sleep(10.0)
+    assert "\x1b" not in program.output.getvalue() + caplog.text
+    assert ("mallory" in program.output.getvalue()) is (name == "archive")
+
+
 async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
     """Its page of health is that of the session."""
     async with Program("dashboard", fake).running():
@@ -769,11 +787,13 @@ async def test_a_web_application_stops_its_bot(
     async with application(name):
         await asyncio.sleep(2.0)
         fake.chat.say("alice", "hello")
+        fake.chat.say(CLEAR_SCREEN, CLEAR_SCREEN)
         await asyncio.sleep(2.0)
         health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
     assert health.ok
     assert [stream.name for stream in health.streams] == ["bot"]
-    assert capsys.readouterr().out == "alice: hello\n"
+    shown = r"'mallory\x1b[2J'"
+    assert capsys.readouterr().out == f"'alice': 'hello'\n{shown}: {shown}\n"
 
 
 @pytest.mark.parametrize("name", ["web_app", "fastapi_app"])

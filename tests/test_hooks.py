@@ -45,7 +45,7 @@ from pythpeer import (
     StoreEvent,
     Telemetry,
 )
-from pythpeer.hooks import CLOSE_TIMEOUT, MAX_PENDING
+from pythpeer.hooks import CLOSE_TIMEOUT, MAX_PENDING, Listener
 from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -326,7 +326,20 @@ async def cancel_later(event: object) -> None:
     await waited
 
 
-@pytest.mark.parametrize("hook", [fail, fail_later, cancel, cancel_later])
+def close(event: object) -> None:
+    raise GeneratorExit
+
+
+async def close_later(event: object) -> None:
+    await asyncio.sleep(0.1)
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [fail, fail_later, cancel, cancel_later, close, close_later],
+    ids=lambda hook: hook.__name__,
+)
 @pytest.mark.parametrize("name", ["on_request", "on_response", "on_retry", "on_gap"])
 async def test_a_broken_hook_breaks_nothing(
     name: str, hook: Callable[[object], Any], caplog: pytest.LogCaptureFixture
@@ -350,6 +363,37 @@ async def test_a_broken_hook_breaks_nothing(
             assert (await anext(stream)).id == 501
     assert len(calls) >= 2
     assert hook_messages(caplog) == [f"hook {name} failed, it still receives events (logged once)"]
+
+
+@pytest.mark.parametrize("run", [lambda close: close(), lambda close: asyncio.run(close_in(close))])
+def test_a_listener_whose_coroutine_is_closed_calls_no_hook_any_more(
+    run: Callable[[Callable[[], None]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event loop was abandoned: that is no failure of the hook, in whatever task it happens."""
+    calls: Events = []
+
+    async def wait(event: object) -> None:
+        calls.append(event)
+        await asyncio.sleep(1.0)
+
+    async def notify() -> Any:
+        listener = Listener("on_request", wait)
+        listener("first")
+        listener("second")
+        await asyncio.sleep(0)
+        assert listener.task is not None
+        return listener.task
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # the task is deleted while it waits
+    task = loop.run_until_complete(notify())
+    run(task.get_coro().close)
+    loop.close()
+    assert (calls, hook_messages(caplog)) == (["first"], [])
+
+
+async def close_in(close: Callable[[], None]) -> None:
+    close()
 
 
 async def test_a_hook_does_not_hide_an_error() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, ParamSpec, TypeVar
@@ -31,13 +31,14 @@ from raw_server import RawServer, answer, drop, open_session
 from stores import InterceptingStore, StoreFactory
 
 import pythpeer
-from pythpeer import Endpoint, MemoryStore, Rate, Session, StoreError
+from pythpeer import ApiError, DecodeError, Endpoint, Json, MemoryStore, Rate, Session, StoreError
 from pythpeer.peerbet import MAX_LAST
 from pythpeer.stores import RedisStore, Store
 from pythpeer.streams import destructive
 from pythpeer.streams import stream as stream_module
 from pythpeer.wire import responses
-from pythpeer.wire.responses import MANY_VALUES, is_long
+from pythpeer.wire.endpoints import ParsedEndpoint
+from pythpeer.wire.responses import LONG_BODY, MANY_VALUES, is_long
 
 pytestmark = pytest.mark.anyio
 
@@ -382,6 +383,29 @@ def test_a_documented_page_is_not_long() -> None:
     assert not is_long(chat(*(message(id, msg=250 * "ä", **fields) for id in range(MAX_LAST))))
 
 
+@pytest.mark.parametrize("padding", [0, LONG_BODY], ids=["on the loop", "in a thread"])
+@pytest.mark.parametrize("text", ['{"status":0,"message":"no"}', '{"status":1}', "damaged"])
+async def test_a_response_is_decoded_once(text: str, padding: int) -> None:
+    """Also if it is not in the documented form, wherever it is parsed."""
+    bodies: list[bytes] = []
+
+    def parse_fast(body: bytes) -> int:
+        bodies.append(body)
+        if b'"status":1' not in body:
+            raise ValueError
+        return 6
+
+    def parse(document: Json) -> int:
+        raise ValueError
+
+    body = text.encode() + b" " * padding
+    async with RawServer(answer(body)) as server, open_session(server.url) as session:
+        with suppress(ApiError, DecodeError):
+            endpoint = ParsedEndpoint("mine", server.url, parse=parse, parse_fast=parse_fast)
+            assert await session.call(endpoint) == 6
+    assert bodies == [body]
+
+
 async def test_a_program_that_can_start_no_thread_still_gets_its_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -397,10 +421,15 @@ async def test_a_program_that_can_start_no_thread_still_gets_its_result(
 
 async def test_a_thread_ends_with_its_response() -> None:
     """None is left for the next one, nor for the end of the program."""
-    async with RawServer(answer(mails(MANY))) as server, open_session(server.url) as session:
-        before = threading.active_count()
-        assert await count_history(session, server.url) == MANY
+
+    def join_parsers() -> None:
         for thread in threading.enumerate():
             if thread.name.startswith("pythpeer-parser"):
                 thread.join(10.0)
+
+    async with RawServer(answer(mails(MANY))) as server, open_session(server.url) as session:
+        join_parsers()  # those of other tests
+        before = threading.active_count()
+        assert await count_history(session, server.url) == MANY
+        join_parsers()
         assert threading.active_count() == before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
 import random
 import sys
 import tracemalloc
@@ -20,6 +21,7 @@ import pytest
 from helpers import examples, now, run_loop_turns, run_on_virtual_time, warns_renamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import needs_fork
 
 from pythpeer import InvalidRequestError, Limiter, Rate, RateLimitedError, SessionClosedError
 from pythpeer.pacing.limiter import Permit, loop_clock
@@ -1050,6 +1052,35 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
         first.close()
         second.close()
     assert limiter.waiting == 0
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_no_waiters_and_permits_of_its_parent() -> None:
+    """Both are in use in the parent at that time, and remain in use there."""
+    limiter = Limiter("x", Rate(1.0))
+
+    async def fork() -> tuple[int, int, int]:
+        permit = await acquire(limiter)
+        waiter = asyncio.ensure_future(acquire(limiter))
+        await asyncio.sleep(0)
+        child = os.fork()
+        if not child:
+            asyncio.events._set_running_loop(None)  # as in a worker that runs a loop of its own
+            code = 1
+            try:
+                run_on_virtual_time(asyncio.wait_for(send_request(limiter), 10))
+                code = 0
+            finally:
+                os._exit(code)
+        state = child, limiter.waiting, limiter.outstanding
+        permit.close()
+        (await waiter).close()
+        return state
+
+    child, waiting, outstanding = run_on_virtual_time(fork())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (waiting, outstanding) == (1, 1)
 
 
 def test_waiters_of_a_closed_loop_are_discarded() -> None:

@@ -386,6 +386,23 @@ async def test_no_mail_is_no_error(session: Session) -> None:
     assert await session.pythbots.all_mail() == ()
 
 
+async def test_no_parameter_of_mail_can_be_that_of_the_key(
+    fake: FakeServices, session: Session
+) -> None:
+    """The session accepts none of the names that it sends to the mail service itself."""
+    for to in ("bob", 221192):
+        with contextlib.suppress(ApiError):
+            await session.pythbots.send_mail(to, "hello")
+    await session.pythbots.unread_mail()
+    await session.pythbots.all_mail()
+    queries = [request.target.partition("?")[2] for request in fake.requests]
+    names = {part.partition("=")[0] for query in queries for part in query.split("&")}
+    assert names == {"personal_key", "user", "id", "message", "readnew", "readall"}
+    for name in names - {"personal_key"}:
+        with pytest.raises(InvalidRequestError, match="another parameter of the mail service"):
+            Session(personal_key_param=name)
+
+
 async def test_mail_of_a_direct_call_reaches_the_streams(
     fake: FakeServices, session: Session
 ) -> None:

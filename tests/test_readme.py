@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from helpers import coroutine_of
+from helpers import CLEAR_SCREEN, coroutine_of
 
 from pythpeer.testing import FakeServices
 
@@ -62,9 +62,12 @@ async def test_the_first_program_answers_a_ping(
 ) -> None:
     """The first bot prints the messages and answers ``!ping``."""
     async with running(program_with('"pong"')):
+        fake.chat.say(CLEAR_SCREEN, CLEAR_SCREEN)
         fake.chat.say("alice", "!ping")
         await asyncio.sleep(3.0)
-    assert "alice: !ping" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "'alice': '!ping'" in out
+    assert "\x1b" not in out
     assert fake.chat.messages[-1].text == "pong"
 
 
@@ -72,12 +75,14 @@ async def test_the_tour_of_calls_runs(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each kind of call returns its result."""
-    fake.chat.say("alice", "good morning")
-    fake.mail.deliver("bob", "you have mail")
+    for sender in ("alice", CLEAR_SCREEN):
+        fake.chat.say(sender, "good morning")
+        fake.mail.deliver(sender, "you have mail")
     await program_with("messages(last=5)")
     out = capsys.readouterr().out
-    for expected in ("alice", "221192 tiro", "Main Owner", "bob you have mail"):
+    for expected in ("1 'alice': ", "221192 'tiro'", "'Main Owner' ", "'alice': 'you have mail'"):
         assert expected in out
+    assert "\x1b" not in out
     assert fake.mail.sent == [("tiro", "hello")]
 
 
@@ -98,11 +103,11 @@ async def test_the_merged_streams_show_chat_and_mail(
     """Chat and mail are delivered in one loop."""
     async with running(program_with("merge(chat, mail)")):
         fake.chat.say("alice", "hi")
-        fake.mail.deliver("bob", "hello")
+        fake.mail.deliver("bob", CLEAR_SCREEN)
         await asyncio.sleep(3.0)
     out = capsys.readouterr().out
-    assert "chat alice hi" in out
-    assert "mail bob hello" in out
+    assert "chat 'alice': 'hi'" in out
+    assert "mail 'bob': 'mallory\\x1b[2J'" in out
 
 
 async def test_user_defined_endpoints_are_called_as_declared(
@@ -137,7 +142,7 @@ async def test_user_defined_endpoints_are_called_as_declared(
 async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
     """The example of a test runs and passes."""
     await program_with("FakeServices()")
-    assert capsys.readouterr().out == "hello alice\n"
+    assert capsys.readouterr().out == "'hello alice'\n"
 
 
 def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import hashlib
 import html
 import json
 import logging
@@ -19,6 +20,7 @@ import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
@@ -73,6 +75,7 @@ from pythpeer import (
     Session,
     Telemetry,
 )
+from pythpeer.calls import MAX_CALL_KEYS
 from pythpeer.otel import OpenTelemetry
 from pythpeer.stores import SqliteStore, store_from_url
 from pythpeer.wire.request import Request
@@ -517,6 +520,48 @@ async def test_no_other_key_of_the_session_is_shown(name: str) -> None:
         ):
             shown = repr(await caught(KEYED[name], session, server.url))
             assert not [key for key in UNRELATED_KEYS.values() if key in shown]
+
+
+async def test_no_key_of_an_earlier_call_is_shown() -> None:
+    """In an error of any later request: a service may repeat what it got before."""
+    key = "c4n4ryOfTheCallBefore"
+    for reply, _ in ECHOES.values():
+        async with (
+            RawServer(answer(b"{}"), send(reply(key))) as server,
+            open_session(server.url, **dict[str, Any](UNRELATED_KEYS)) as session,
+        ):
+            await session.call(Endpoint("mine", f"{server.url}/a"), key=Secret(key))
+            for name in ("own_read", "messages", "unread_mail"):
+                assert key not in repr(await caught(KEYED[name], session, server.url))
+
+
+async def test_a_bounded_number_of_keys_of_earlier_calls_is_masked() -> None:
+    """The latest different ones, as the page about secrecy states; each error searches for all."""
+    keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(MAX_CALL_KEYS + 1)]
+    page = (Path(__file__).parent.parent / "docs" / "secrecy.md").read_text(encoding="utf-8")
+    assert f"last {MAX_CALL_KEYS} different ones that were given to `session.call()`" in page
+
+    async def repeat(peer: Connection) -> None:
+        await peer.send(with_words(200, "no")(peer.head.decode()))
+
+    async with RawServer(Step(repeat)) as server, open_session(server.url) as session:
+        endpoint = Endpoint("mine", server.url, query={"action": "x"}, rate=Rate(0.0))
+        for key in (keys[0], *keys, keys[1], keys[1]):
+            with pytest.raises(ApiError):
+                await session.call(endpoint, key=Secret(key))
+        shown = [key async for key in _shown(session, endpoint, keys)]
+    assert shown == keys[:1]
+
+
+async def _shown(
+    session: Session, endpoint: Endpoint[Any], keys: Sequence[str]
+) -> AsyncIterator[str]:
+    """Yield the keys that an error shows when the service repeats them, sent as plain text."""
+    for key in keys:
+        with pytest.raises(ApiError) as error:
+            await session.call(endpoint, key=key)
+        if key in str(error.value):
+            yield key
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -19,7 +20,8 @@ import anyio
 import msgspec
 import pytest
 from helpers import UNLIMITED, now, run_loop_turns
-from raw_server import RawServer, answer, api_error, drop, hang, open_session
+from processes import needs_fork
+from raw_server import RawServer, answer, api_error, closed_port, drop, hang, open_session
 from scripted import Scripted
 from stores import StoreFactory
 
@@ -44,9 +46,11 @@ from pythpeer import (
     Session,
     SessionClosedError,
     SessionOptions,
+    SqliteStore,
     StoreError,
     TransportError,
 )
+from pythpeer.pacing.queue import Priority
 from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -241,6 +245,51 @@ def test_a_session_belongs_to_the_loop_it_was_opened_in() -> None:
     finally:
         first.close()
         second.close()
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_forked_process_opens_a_session_of_its_own(kind: str, tmp_path: Path) -> None:
+    """On the store of the parent, whose open session raises an error, and whose request continues.
+
+    The pages about delivery and about workers state it; `test_redis_fork.py` has the third store.
+    """
+    store = MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "bot.sqlite")
+    rates = {"peerbet.chat.get": Rate(0.02, guard=0.0)}
+    options: dict[str, Any] = {"store": store, "rates": rates, "retry": Retry(1)}
+
+    async def use(inherited: Session) -> None:
+        for ask in (inherited.peerbet.messages, inherited.open, inherited.aclose):
+            with pytest.raises(SessionClosedError, match="another event loop"):
+                await ask()
+        async with Session(**options) as session:
+            with pytest.raises(TransportError, match=r"127\.0\.0\.1"):
+                await session.peerbet.messages()
+
+    async def fork() -> int:
+        async with Session(**options) as session:
+            limiter = session.limiters["peerbet.chat.get"]
+            permit = await limiter.acquire(Priority.CALL)
+            waiting = asyncio.ensure_future(session.peerbet.messages())
+            await run_loop_turns(5)
+            child = os.fork()
+            if not child:
+                asyncio.events._set_running_loop(None)  # as in a worker that runs a loop of its own
+                code = 1
+                try:
+                    asyncio.new_event_loop().run_until_complete(use(session))
+                    code = 0
+                finally:
+                    os._exit(code)
+            permit.close()
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            with pytest.raises(TransportError):
+                await waiting
+        return os.waitstatus_to_exitcode(status)
+
+    with closed_port() as options["peerbet_url"]:
+        assert asyncio.run(fork()) == 0
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -565,6 +614,9 @@ BAD_OPTIONS: list[tuple[str, object]] = [
     ("pythbots_api_key", "\ud800"),
     ("personal_key_param", ""),
     ("personal_key_param", 7),
+    ("personal_key_param", "personal\nkey"),
+    ("personal_key_param", "key\x1b[2J"),
+    *(("personal_key_param", name) for name in ("user", "id", "message", "readnew", "readall")),
     ("rates", 7),
     ("rates", {"peerbet.chat.get": 1.0}),
     ("rates", {"peerbet.chat.get": None}),

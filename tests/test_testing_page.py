@@ -88,4 +88,4 @@ def test_the_rehearsal_program(folder: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) > 50
-    assert " pythpeer: pong, " in result.stdout
+    assert " 'pythpeer': 'pong, " in result.stdout

@@ -16,6 +16,7 @@ import pytest
 from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import defstruct
 from yarl import URL
 
 from pythpeer import FLAG, Effect, Endpoint, InvalidRequestError, Param, Rate, Secret, Session
@@ -708,6 +709,7 @@ def test_an_endpoint_copies_its_query() -> None:
         ({"query": {"a\0": "a"}}, "name must not contain a NUL"),
         ({"answer": 5}, "answer must be a type that msgspec decodes"),
         ({"answer": list[Roll] | list[int]}, "answer must be a type that msgspec decodes"),
+        ({"answer": defstruct("X", [("a", "1 / 0")])}, "answer must .* decodes: division by zero"),
     ],
 )
 def test_a_wrong_endpoint_is_an_error_immediately(wrong: Mapping[str, Any], fault: str) -> None:

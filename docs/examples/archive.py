@@ -6,7 +6,7 @@ from pythpeer import Session, SqliteStore, run
 async def main(session: Session) -> None:
     """Archive until the session stops. The store keeps each message before it is returned."""
     async for message in session.peerbet.chat_stream(after=0, name="archive"):
-        print(message.id, message.sender, message.text)
+        print(f"{message.id} {message.sender!r}: {message.text!r}")
 
 
 if __name__ == "__main__":

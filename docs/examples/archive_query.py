@@ -11,5 +11,5 @@ QUERY = """
 """
 archive = sqlite3.connect("file:archive.sqlite?mode=ro", uri=True)
 for sender, messages, last in archive.execute(QUERY):
-    print(f"{messages:6} {sender:20} {last}")
+    print(f"{messages:6} {sender!r:20} {last!r}")  # both texts come from the service
 archive.close()

@@ -69,7 +69,7 @@ async def answer(command: Command, session: Session, message: ChatMessage, rest:
     except ApiError as error:  # such as "User not found"
         text = f"{rest}: {error.message}"
     except PythpeerError as error:  # a read, which the library has repeated already
-        logger.warning("%s failed: %s", message.text, error)
+        logger.warning("%r failed: %s", message.text, error)
         text = f"{message.sender}, the service does not respond; please try again later"
     return text[:MAX_TEXT]
 

@@ -68,7 +68,7 @@ async def answer_mail(session: Session) -> None:
     async for mail in session.pythbots.mail_stream(name="desk"):
         sender = mail.sender or mail.sender_id
         if not sender or (mail.recovered and mail.id is None):  # perhaps answered before
-            logger.warning("to be checked manually: mail %s from %s", mail.id, sender)
+            logger.warning("to be checked manually: mail %s from %r", mail.id, sender)
             continue
         text = f"Thank you, {sender}."
         if not await send(session, partial(session.pythbots.send_mail, sender, text)):

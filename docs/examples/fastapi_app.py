@@ -17,7 +17,7 @@ logger = logging.getLogger("bot")
 async def bot(session: Session) -> None:
     """Answer until the session stops."""
     async for message in session.peerbet.chat_stream(name="bot"):
-        print(f"{message.sender}: {message.text}")
+        print(f"{message.sender!r}: {message.text!r}")
 
 
 @asynccontextmanager

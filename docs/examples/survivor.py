@@ -72,7 +72,7 @@ def answer_mail(session: Session, mail: Mail) -> Write | None:
     """Thank the sender."""
     sender = mail.sender or mail.sender_id
     if not sender or (mail.recovered and mail.id is None):  # perhaps answered before
-        logger.warning("to be checked manually: mail %s from %s", mail.id, sender)
+        logger.warning("to be checked manually: mail %s from %r", mail.id, sender)
         return None
     return partial(session.pythbots.send_mail, sender, f"Thank you, {sender}.")
 

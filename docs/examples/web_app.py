@@ -21,7 +21,7 @@ BOT = web.AppKey("BOT", asyncio.Task[None])
 async def bot(session: Session) -> None:
     """Answer until the session stops."""
     async for message in session.peerbet.chat_stream(name="bot"):
-        print(f"{message.sender}: {message.text}")
+        print(f"{message.sender!r}: {message.text!r}")
 
 
 async def run_bot(app: web.Application) -> AsyncIterator[None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -170,7 +171,7 @@ class Limiter:
     """Token bucket and wait queue of one endpoint: a value of ``session.limiters``.
 
     The clock is that of the event loop. A limiter can be used in another event loop when no caller
-    waits in the first one, and no permit is outstanding there.
+    waits in the first one, and no permit is outstanding there, and in a process that was forked.
 
     Invariants: where callers wait and no timer is set, a permit is outstanding or the pacing
     backend is being asked, and the end of either calls ``_dispatch``; at most one request to the
@@ -185,6 +186,7 @@ class Limiter:
         "_bucket",
         "_loop",
         "_now",
+        "_pid",
         "_queue",
         "_ticket",
         "_ticket_expires",
@@ -220,6 +222,9 @@ class Limiter:
 
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the limiter is in use in; ``None`` before the first `acquire`."""
+
+        self._pid = 0
+        """The process of ``_loop``: set by ``_rebind``."""
 
         self._now: Callable[[], float] = time.monotonic
         """The clock of ``_loop``, in seconds."""
@@ -564,7 +569,9 @@ class Limiter:
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use the clock of *loop* from now on. Raises `SessionClosedError` where that is unsafe."""
         busy = self._queue or self._bucket.reserved
-        if busy and self._loop is not None and not self._loop.is_closed():
+        # In a process that was forked, the callers of the parent do not wait.
+        is_same_process, self._pid = self._pid == os.getpid(), os.getpid()
+        if busy and is_same_process and self._loop is not None and not self._loop.is_closed():
             raise SessionClosedError(
                 "the limiter is in use in another event loop", endpoint=self.name
             )

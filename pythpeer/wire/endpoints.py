@@ -21,7 +21,7 @@ from ..secret import Secret
 from ..validation import check_name, check_time_limit, check_url
 from .query import Json, Param, encode_query
 
-__all__ = ["Effect", "Endpoint", "ParsedEndpoint"]
+__all__ = ["AnswerTypeError", "Effect", "Endpoint", "ParsedEndpoint"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -160,8 +160,8 @@ class Endpoint(Generic[T_co]):
         `with_timeout`."""
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
-        except (TypeError, NameError, AttributeError, ValueError) as error:
-            problem = str(error)
+        except Exception as error:  # noqa: BLE001  # its annotations can have code
+            problem = str(error) or type(error).__name__
         else:
             self._decoder: msgspec.json.Decoder[T_co] = decoder
             return
@@ -197,11 +197,30 @@ class Endpoint(Generic[T_co]):
 
     def decode(self, body: bytes) -> T_co:
         """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
-        return self._decoder.decode(body)
+        try:
+            return self._decoder.decode(body)
+        except Exception as error:  # noqa: BLE001  # the type can have code, such as __post_init__
+            raise _as_decoding_error(error) from None
 
     def convert(self, document: Json) -> T_co:
-        """Convert a decoded document into the result. Raises ``ValueError``."""
-        return msgspec.convert(document, self.answer, strict=False)
+        """Convert a decoded document into the result. Raises ``ValueError``, as `decode` does."""
+        try:
+            return msgspec.convert(document, self.answer, strict=False)
+        except Exception as error:  # noqa: BLE001
+            raise _as_decoding_error(error) from None
+
+
+class AnswerTypeError(ValueError):
+    """The code of an endpoint's ``answer`` type raised an exception, whose class the text names.
+
+    Its text is left out, because it can repeat a key of the response.
+    """
+
+
+def _as_decoding_error(error: Exception) -> ValueError | RecursionError:
+    if isinstance(error, (ValueError, RecursionError)):
+        return error
+    return AnswerTypeError(f"the type of the result raised {type(error).__name__}")
 
 
 class ParsedEndpoint(Endpoint[T_co]):

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..sanitize import printable
 from .echoes import GetSecrets, GetTexts, mask_keys, without_texts
-from .endpoints import Effect, Endpoint
+from .endpoints import AnswerTypeError, Effect, Endpoint
 from .fields import as_list, to_int
 from .lenient_json import (
     NO_JSON,
@@ -42,11 +42,13 @@ from .lenient_json import (
 from .query import Json
 
 __all__ = [
+    "LONG_BODY",
     "MAX_EXCERPT",
     "GetSecrets",
     "decode_documented",
     "is_long",
     "parse_retry_after",
+    "parse_undocumented",
     "try_parse_response",
 ]
 
@@ -89,9 +91,9 @@ def _no_size() -> int:
 def decode_documented(endpoint: Endpoint[T], status: int, body: bytes) -> T | None:
     """Return the result of a success in the documented form, where that is decoded quickly.
 
-    ``None`` for all other responses. It saves the usual ones the search of `is_long`.
+    ``None`` for all other responses, which `parse_undocumented` takes.
     """
-    if not endpoint.decode_rejects_errors or not 200 <= status < 300 or len(body) > LONG_BODY:
+    if not endpoint.decode_rejects_errors or not 200 <= status < 300:
         return None
     try:
         return endpoint.decode(body)
@@ -120,19 +122,32 @@ def try_parse_response(
     error message that repeats them is understood without them. *size* returns the bytes of the
     request line.
     """
+    documented = decode_documented(endpoint, status, body)
+    if documented is not None:
+        return documented
+    return parse_undocumented(endpoint, status, body, secrets, texts, size)
+
+
+def parse_undocumented(
+    endpoint: Endpoint[T],
+    status: int,
+    body: bytes,
+    secrets: GetSecrets,
+    texts: GetTexts,
+    size: Callable[[], int],
+) -> Result[T]:
+    """Do the same as `try_parse_response`, where `decode_documented` has returned ``None``."""
     if 200 <= status < 300:
-        # A decoder that rejects errors keeps no nested value: what it skips may nest deeply.
-        has_checked = not endpoint.decode_rejects_errors
-        if has_checked and nests_too_deeply(body):
+        # Not before: `decode_documented` keeps no nested value, so what it skips may nest deeply.
+        if nests_too_deeply(body):
             return _decode_error("the response is not JSON", endpoint, body, secrets)
-        try:
-            result = endpoint.decode(body)
-            if endpoint.decode_rejects_errors or not _is_error(endpoint, result, body):
-                return result
-        except (ValueError, RecursionError):
-            pass  # the lenient parser distinguishes an error message from damage
-        if not has_checked and nests_too_deeply(body):
-            return _decode_error("the response is not JSON", endpoint, body, secrets)
+        if not endpoint.decode_rejects_errors:
+            try:
+                result = endpoint.decode(body)
+                if not _is_error(endpoint, result, body):
+                    return result
+            except (ValueError, RecursionError):
+                pass  # the lenient parser distinguishes an error message from damage
         return _try_parse_leniently(endpoint, status, body, secrets, texts)
     message = None
     if 400 <= status < 500:
@@ -168,6 +183,8 @@ def _try_parse_leniently(
     if value is not NO_JSON:
         try:
             return endpoint.convert(value)
+        except AnswerTypeError as error:
+            problem = str(error)
         except (ValueError, RecursionError):
             problem = "the response is not the documented JSON"
     return _decode_error(problem, endpoint, body, secrets)
@@ -215,9 +232,16 @@ def _may_be_error(result: object, body: bytes) -> bool:
     """
     if body.startswith(b"["):
         return False
-    if b'"status"' in body and getattr(result, "status", None) == 1:
+    if b'"status"' in body and _has_status_1(result):
         return b'"error"' in body
     return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
+
+
+def _has_status_1(result: object) -> bool:
+    try:
+        return bool(getattr(result, "status", None) == 1)
+    except Exception:  # noqa: BLE001  # a property can have code of the user
+        return False
 
 
 def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | None:

@@ -5,12 +5,12 @@ Its password is a `Secret`.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...errors import InvalidRequestError, PythpeerError, Result
 from ...secret import Secret
+from ...validation import is_loopback
 
 __all__ = ["Address", "read_address"]
 
@@ -45,11 +45,7 @@ class Address(NamedTuple):
     @property
     def is_exposed(self) -> bool:
         """Whether the connection to another machine is not encrypted."""
-        try:
-            is_local = ip_address(self.host).is_loopback
-        except ValueError:
-            is_local = self.host == "localhost" or self.host.endswith(".localhost")
-        return not self.tls and not is_local
+        return not self.tls and not is_loopback(self.host)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
