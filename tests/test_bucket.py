@@ -525,12 +525,13 @@ def test_a_postponed_request_keeps_the_interval_on_both_sides(
 
 
 def test_a_request_is_not_postponed_when_the_next_token_may_be_reserved() -> None:
-    """Nothing changes then; without pacing there is nothing to wait for."""
+    """Nor beyond a limit. Nothing changes then; without pacing there is nothing to wait for."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.reserve()
     number = bucket.spend(0.0)
     before = bucket.state()
     assert bucket.postpone(number, 1.05) is None
+    assert bucket.postpone(number, 0.3, within=0.75) is None
     assert bucket.state() == before
     bucket.reserve()
     bucket.spend(1.05)

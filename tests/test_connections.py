@@ -313,6 +313,28 @@ async def test_there_is_no_second_request_where_the_next_token_may_be_taken() ->
         assert len(times) == 4
 
 
+@pytest.mark.parametrize(("guard", "timeout"), [(20.0, 20.0), (0.05, 1.0)])
+async def test_there_is_no_second_request_where_its_turn_is_after_the_time_limit(
+    guard: float, timeout: float
+) -> None:
+    """The read fails as soon as the connection is closed; the next one does not wait longer."""
+    async with (
+        RawServer(answer(GOOD), drop(), answer(GOOD)) as server,
+        open_session(server.url, timeout=timeout) as session,
+    ):
+        called = Endpoint[object]("own.paced", f"{server.url}/x", rate=Rate(1.0, guard=guard))
+        await session.call(called)
+        with pytest.raises(TransportError, match="broke before the response") as raised:
+            await session.call(called)
+        assert not isinstance(raised.value, RequestTimeoutError)
+        assert raised.value.sent
+        lost = server.requests[-1].at
+        assert now() == pytest.approx(lost)
+        await session.call(called)
+        assert len(server.requests) == 3
+        assert server.requests[-1].at == pytest.approx(lost + guard + 1.0)
+
+
 # -- bodies ---------------------------------------------------------------------------------------
 
 

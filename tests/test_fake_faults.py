@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
 from fake_client import CHAT, INFO, MAIL, SET, Client, connect
-from helpers import UNLIMITED
+from helpers import UNLIMITED, run_loop_turns, wait_until
 
 from pythpeer import (
     HttpStatusError,
@@ -307,6 +308,36 @@ async def test_an_outage_refuses_connections(fake: FakeServices, client: Client)
         for target in (GET, f"{INFO}tiro"):
             with pytest.raises(aiohttp.ClientConnectorError):
                 await client.status(target)
+
+
+@pytest.mark.parametrize("turns", range(10))
+@pytest.mark.parametrize("ends", [False, True], ids=["outage", "end"])
+async def test_a_connection_is_dropped_whenever_it_was_opened(*, turns: int, ends: bool) -> None:
+    """Also where the loop has not accepted it yet, or only just: no client waits in vain."""
+    async with FakeServices() as fake:
+        host, _, port = fake.peerbet_url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.setblocking(False)
+            await run_loop_turns(turns)
+            async with AsyncExitStack() as stack:
+                if ends:
+                    await fake.aclose()
+                else:
+                    await stack.enter_async_context(fake.outage("peerbet"))
+                with suppress(ConnectionResetError):
+                    async with asyncio.timeout(1.0):
+                        assert await asyncio.get_running_loop().sock_recv(connection, 1) == b""
+
+
+async def test_an_outage_breaks_requests_that_are_under_way(fake: FakeServices) -> None:
+    """None has a response, also not one that would be ready soon."""
+    fake.faults.add("peerbet.chat.get", Fault.slow(0.05))
+    async with connect() as http:
+        asking = asyncio.ensure_future(Client(fake, http).ids())
+        await wait_until(lambda: fake.requests)
+        async with fake.outage("peerbet"):
+            with pytest.raises(aiohttp.ClientError):
+                await asking
 
 
 async def test_an_outage_keeps_the_port(fake: FakeServices, client: Client) -> None:

@@ -202,12 +202,13 @@ class Bucket:
         self._start_times[index] = now
         return True
 
-    def postpone(self, number: int, now: float) -> float | None:
+    def postpone(self, number: int, now: float, within: float = math.inf) -> float | None:
         """Return the seconds after which request *number*, unanswered, may be written once more.
 
         The service may have counted the first one, and will count the second: that is written when
         the next token would be due, and the next token depends on it. Returns ``None``, and changes
-        nothing, where the next token can be reserved already.
+        nothing, where the next token can be reserved already, and where *within* seconds are too
+        few.
         """
         if not number:
             return 0.0
@@ -215,7 +216,7 @@ class Bucket:
         if index < 0:
             return None
         due = self._start_times[index] + self.rate.interval
-        if now >= due:
+        if now >= due or due - now >= within:
             return None
         self._start_times[index] = due + self.guard
         delay = due - now

@@ -130,16 +130,17 @@ class Permit:
         """Internal, for `renew`: the bucket, the number and the expiry of the token."""
         return self._bucket, self._ticket, self._expires
 
-    def postpone(self) -> float | None:
+    def postpone(self, within: float = math.inf) -> float | None:
         """Return the seconds after which the same request may be written once more.
 
-        ``None`` where the next token may have been granted, so that it would follow too soon.
+        ``None`` where the next token may have been granted, so that it would follow too soon, and
+        where *within* seconds are too few: then nothing has changed.
         """
         spend_number = self._spend_number
         return (
             None
             if spend_number is None
-            else self.limiter.permit_postponed(self._bucket, spend_number)
+            else self.limiter.permit_postponed(self._bucket, spend_number, within)
         )
 
     def on_answered(self, status: int | None = None) -> None:
@@ -388,9 +389,11 @@ class Limiter:
         self._dispatch()
         return spend_number
 
-    def permit_postponed(self, bucket: Bucket, spend_number: int) -> float | None:
+    def permit_postponed(
+        self, bucket: Bucket, spend_number: int, within: float = math.inf
+    ) -> float | None:
         """Do what `Permit.postpone` does, for every process."""
-        delay = bucket.postpone(spend_number, self._now())
+        delay = bucket.postpone(spend_number, self._now(), within)
         if delay and self._backend is not None:
             self._backend.pause(delay + bucket.guard + bucket.rate.interval)
         return delay

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -23,7 +23,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from .faults import Fault
 from .responses import FakeResponse
 
-__all__ = ["HOST", "LoopbackServer", "listen"]
+__all__ = ["HOST", "LoopbackServer", "listen", "stop_accepting"]
 
 HOST: Final = "127.0.0.1"
 
@@ -59,12 +59,30 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, **options)
         self._on_lost = on_lost
+        """Called with each connection that was closed."""
+
+    def abort(self) -> None:
+        """Abort every connection."""
+        for connection in self.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
         super().connection_lost(handler, exc)
         self._on_lost(handler)
+
+
+class _Running(NamedTuple):
+    """What a `LoopbackServer` has while it listens."""
+
+    server: _Server
+    """The connections."""
+    runner: web.ServerRunner
+    """Starts and stops the server."""
+    listener: socket.socket
+    """The socket that listens."""
 
 
 class LoopbackServer:
@@ -91,8 +109,8 @@ class LoopbackServer:
         """Called when clients have closed their last connection of `_kept`."""
         self._kept: set[object] = set()
         """The open connections that clients keep after a response."""
-        self._runner: web.ServerRunner | None = None
-        """The server of aiohttp. Set by `start`, reset by `suspend` and `aclose`."""
+        self._running: _Running | None = None
+        """What accepts connections. Set by `start`, reset by `suspend` and `aclose`."""
         self._reserved: socket.socket | None = None
         """Keeps the port while the server is suspended. Set by `suspend`, reset by the others."""
         self.port: int = port
@@ -100,7 +118,7 @@ class LoopbackServer:
 
     async def start(self) -> None:
         """Listen, also after `suspend`. Raises an ``OSError`` with the port in its message."""
-        if self._runner is not None:
+        if self._running is not None:
             return
         server = _Server(
             self._serve,
@@ -115,31 +133,32 @@ class LoopbackServer:
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            self.port = await listen(runner, self.port, self._reserved)
+            listener = await listen(runner, self.port, self._reserved)
         except OSError:
             await runner.cleanup()
             raise
-        self._runner, self._reserved = runner, None
+        self.port = int(listener.getsockname()[1])
+        self._running, self._reserved = _Running(server, runner, listener), None
 
     async def suspend(self) -> None:
         """Do what `aclose` does, but keep the port, so that no other program gets it."""
-        runner, self._runner = self._runner, None
-        if runner is None:
+        running = await self._stop_accepting()
+        if running is None:
             return
-        for site in runner.sites:
+        for site in running.runner.sites:
             await site.stop()
         with suppress(OSError):  # another program was faster
             self._reserved = _reserve(self.port)
-        await self._drop(runner)
+        await self._drop(running)
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection, in any state."""
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await self._drop(runner)
+        running = await self._stop_accepting()
+        if running is not None:
+            await self._drop(running)
 
     @property
     def has_kept_connections(self) -> bool:
@@ -152,12 +171,17 @@ class LoopbackServer:
             if not self._kept:
                 self._on_left()
 
-    async def _drop(self, runner: web.ServerRunner) -> None:
+    async def _stop_accepting(self) -> _Running | None:
+        """Accept no further connection, and reset `_running`. Returns its value of before."""
+        if self._running is not None:
+            await stop_accepting(self._running.listener)
+        running, self._running = self._running, None
+        return running
+
+    async def _drop(self, running: _Running) -> None:
         self._kept.clear()  # not closed by clients
-        server = runner.server
-        _abort_connections(server)
-        await runner.cleanup()
-        _abort_connections(server)  # those that were accepted just before, and known only now
+        running.server.abort()
+        await running.runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "UNKNOWN":  # aiohttp 4 calls this for it, 3 responds itself
@@ -209,12 +233,6 @@ class LoopbackServer:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
 
 
-def _abort_connections(server: web.Server | None) -> None:
-    for connection in server.connections if server is not None else ():
-        if connection.transport is not None:
-            connection.transport.abort()
-
-
 def _is_for_this_machine(request: web.BaseRequest) -> bool:
     return all(map(LOOPBACK_HOST.fullmatch, request.headers.getall("Host", [])))
 
@@ -227,17 +245,23 @@ def _is_from_web_page(request: web.BaseRequest) -> bool:
 
 def _reserve(port: int) -> socket.socket:
     """Bind a socket that does not listen to *port*, so that connections are refused."""
-    reserved = socket.socket()
+    reserved = _bind(port)
+    # With the option, another program that sets it could bind the port, too.
+    _set_reuse_address(reserved, 0)
+    return reserved
+
+
+def _bind(port: int) -> socket.socket:
+    """Return a socket that is bound to *port* on loopback."""
+    bound = socket.socket(proto=socket.IPPROTO_TCP)  # otherwise asyncio sets no TCP_NODELAY
     try:
         # To bind needs the option, because earlier connections still count as users of the port.
-        # With it, another program that sets it could bind the port, too.
-        _set_reuse_address(reserved, 1)
-        reserved.bind((HOST, port))
-        _set_reuse_address(reserved, 0)
+        _set_reuse_address(bound, 1)
+        bound.bind((HOST, port))
     except OSError:
-        reserved.close()
+        bound.close()
         raise
-    return reserved
+    return bound
 
 
 def _set_reuse_address(sock: socket.socket, value: Literal[0, 1]) -> None:
@@ -246,22 +270,39 @@ def _set_reuse_address(sock: socket.socket, value: Literal[0, 1]) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, value)
 
 
-async def listen(runner: web.BaseRunner, port: int, reserved: socket.socket | None = None) -> int:
-    """Make a runner that is set up listen on loopback, and return the port.
+async def listen(
+    runner: web.BaseRunner, port: int, reserved: socket.socket | None = None
+) -> socket.socket:
+    """Make a runner that is set up listen on loopback, and return the socket, which it closes.
 
-    *reserved* is a socket that is bound to the port already; the runner closes it from then on.
-    Raises an ``OSError`` with the port in its message.
+    *reserved* is a socket that is bound to the port already. Raises an ``OSError`` with the port in
+    its message.
     """
     try:
-        if reserved is None:
-            await web.TCPSite(runner, HOST, port).start()
-        else:
-            _set_reuse_address(reserved, 1)
-            await web.SockSite(runner, reserved).start()
+        listener = reserved or _bind(port)
+        try:
+            _set_reuse_address(listener, 1)
+            await web.SockSite(runner, listener).start()
+        except OSError:
+            if reserved is None:
+                listener.close()
+            raise
     except OSError as error:
         number = error.errno or 0
         raise OSError(number, f"cannot listen on {HOST}:{port}: {os.strerror(number)}") from None
-    return int(runner.addresses[0][1])
+    return listener
+
+
+async def stop_accepting(listener: socket.socket) -> None:
+    """Accept no further connection; when this returns, the server knows all that were accepted.
+
+    A server of asyncio that is closed sooner leaves the last of them open and unread: its client
+    would wait for a response until its time limit.
+    """
+    with suppress(NotImplementedError):  # the loop of Windows that accepts in another way
+        asyncio.get_running_loop().remove_reader(listener)
+    for _ in range(2):  # in the first turn they get a transport, in the second it calls the server
+        await asyncio.sleep(0)
 
 
 def _apply_fault(response: FakeResponse, fault: Fault) -> FakeResponse:

@@ -109,6 +109,11 @@ class Deadline:
         self.is_own: bool = is_own
         """Whether the limit is that of this attempt alone."""
 
+    @property
+    def remaining(self) -> float:
+        """Seconds until it passes."""
+        return self.at - asyncio.get_running_loop().time()
+
     def end(self, reason: type[Exception]) -> None:
         """Cancel the task, so that the block raises *reason*."""
         timer = self._deadlines.under_way.pop(self, None)

@@ -19,7 +19,7 @@ from ..wire.request import Request
 from .aiohttp_names import Message, Payload
 from .body import try_read_body
 from .connection import Connection
-from .deadline import DeadlinePassedError, Deadlines, TransportClosedError
+from .deadline import Deadline, DeadlinePassedError, Deadlines, TransportClosedError
 from .failures import FAILURES, describe, is_untrusted
 from .pool import CONNECT_TIMEOUT, ConnectTimeoutError, Host, Pool
 from .response import RawResponse
@@ -60,15 +60,20 @@ class Route(NamedTuple):
 class Attempt:
     """One attempt, and what has arrived of its response."""
 
-    __slots__ = ("permit", "request", "response", "route")
+    __slots__ = ("deadline", "permit", "request", "response", "route")
 
-    def __init__(self, request: Request[object], permit: Permit, route: Route) -> None:
+    def __init__(
+        self, request: Request[object], permit: Permit, route: Route, deadline: Deadline
+    ) -> None:
         self.request: Final[Request[object]] = request
         self.route: Final[Route] = route
         """How requests of its endpoint are sent."""
 
         self.permit: Final[Permit] = permit
         """Records when the request was written and when it was answered."""
+
+        self.deadline: Final[Deadline] = deadline
+        """When it ends at the latest."""
 
         self.response: RawResponse | None = None
         """The response without its body, where its status is enough: set by the exchange."""
@@ -152,10 +157,10 @@ class Transport:
         """
         endpoint = request.endpoint
         route = self._route(endpoint.url, endpoint.effect, max(self._timeout, endpoint.min_timeout))
-        attempt = Attempt(request, permit, route)
+        attempt = Attempt(request, permit, route, route.deadlines.start(endpoint.timeout))
         result: Result[RawResponse]
         try:
-            with route.deadlines.start(endpoint.timeout):
+            with attempt.deadline:
                 result = await self._try_exchange(attempt)
         except ConnectTimeoutError:
             text = f"no connection to {route.address} within {CONNECT_TIMEOUT:g} s"
@@ -233,9 +238,11 @@ class Transport:
 
         The service may have received the first one, so the interval lies between the two, and
         between the second one and the next request. Without pacing there is nothing to wait for.
+
+        Raises an error of the connection where the time limit would pass before.
         """
         name = attempt.request.endpoint.name
-        delay = attempt.permit.postpone()
+        delay = attempt.permit.postpone(attempt.deadline.remaining)
         if delay is None:
             raise ConnectionResetError
         logger.debug(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from types import TracebackType
@@ -23,7 +24,7 @@ from ...errors import InvalidRequestError
 from ...misuse import AsyncContextOnly
 from ..chat import MAX_TEXT
 from ..fake import FakeServices
-from ..server import HOST, listen, logger
+from ..server import HOST, listen, logger, stop_accepting
 from .events import EventFeed, EventReader
 from .fault_panel import FaultPanel
 from .notices import Notice
@@ -144,6 +145,8 @@ class Page(AsyncContextOnly):
         """The port, 0 for a free one; ``__aenter__`` sets it to the one that was selected."""
         self._on_notice = on_notice
         """Called with each new notice."""
+        self._listener: socket.socket | None = None
+        """The socket that listens; set by ``__aenter__``, reset by ``__aexit__``."""
         self._readers = 0
         """How many pages receive events now. Changed by `_serve_events`."""
         self._files = {
@@ -179,7 +182,8 @@ class Page(AsyncContextOnly):
         try:
             with anyio.CancelScope(shield=True):
                 await self._runner.setup()
-                self._port = await listen(self._runner, self._port)
+                self._listener = listener = await listen(self._runner, self._port)
+                self._port = int(listener.getsockname()[1])
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -193,6 +197,9 @@ class Page(AsyncContextOnly):
     ) -> None:
         self._feed.close()
         with anyio.CancelScope(shield=True):
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                await stop_accepting(listener)
             await self._runner.cleanup()
 
     def _security_middleware(self) -> Middleware:
