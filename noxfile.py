@@ -37,17 +37,19 @@ PARALLEL = ("lint", "words", "typing", "dist")
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
+UNITS = "not processes and not browser and not costly"
+"""Expression of pytest's marks for the tests that neither wait nor take seconds."""
+
+QUICK = ("-m", f"{UNITS} and not once", "-n", "logical")
 """Arguments of pytest for the tests that run on every Python."""
 
 MEASURED = (
-    *("-m", "not browser and not costly and not processes", "-n", str(CORES + 1)),
+    *("-m", UNITS, "-n", str(CORES + 1)),
     "--ignore=tests/test_interrupts.py",
 )
 """Arguments of pytest for the tests whose coverage is measured.
 
-Left out are the tests of processes and of a browser, which wait, and those that take seconds; and
-those of interrupts, which trace by themselves: nothing is measured after them.
+Those of interrupts are left out, too: they trace by themselves, and nothing is measured after them.
 """
 
 WHOLE = ("-n", str(CORES + 1))
@@ -293,8 +295,7 @@ def quick(session: nox.Session) -> None:
     if not chosen:
         session.warn("no unit test imports a changed module: " + " ".join(changed))
         return
-    marks = "not processes and not browser and not costly"
-    session.run("python", "-m", "pytest", "-q", "-m", marks, "-n", "logical", *chosen)
+    session.run("python", "-m", "pytest", "-q", "-m", UNITS, "-n", "logical", *chosen)
 
 
 def changed_files(since: str) -> list[str]:
