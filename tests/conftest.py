@@ -7,11 +7,13 @@ that of the test kit: sockets are real, but the clock jumps to the next timer wh
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -61,17 +63,35 @@ if MISSING:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collect the tests without garbage collections, and exclude the tests from later ones.
 
     There are a million objects that live until the end of the run.
     """
     gc.disable()
     try:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            import_modules(session.config.args)
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)
         gc.enable()
+
+
+def import_modules(arguments: list[str]) -> None:
+    """Import the test modules of a run; each worker of pytest-xdist starts with a different one.
+
+    On a first run the workers would otherwise compile the same modules at the same time. The
+    order of the tests, which must be the same in all workers, does not depend on this one.
+    """
+    paths = [Path(argument.partition("::")[0]) for argument in arguments]
+    files = [file for path in paths for file in (sorted(path.glob("test_*.py")) or [path])]
+    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    first = len(files) * worker // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for file in files[first:] + files[:first]:
+        with suppress(Exception, pytest.skip.Exception):  # pytest's import reports it
+            import_module(file.stem)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
