@@ -52,10 +52,10 @@ MEASURED = (
 Those of interrupts are left out, too: they trace by themselves, and nothing is measured after them.
 """
 
-WHOLE = ("-n", str(CORES + 1))
+WHOLE = ("-n", str(CORES + 2))
 """Arguments of pytest for all tests, on the Python that runs nox.
 
-Tests of processes and of a browser wait for them a quarter of the time: one more worker uses it.
+Tests of processes and of a browser wait for them half of the time: two more workers use it.
 """
 
 COMPILED = {"UV_COMPILE_BYTECODE": "1"}
