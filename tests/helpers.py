@@ -10,6 +10,7 @@ import os
 import random
 import re
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -279,3 +280,34 @@ def free_port() -> int:
         with socket.socket() as free, suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port
+
+
+class ReusablePort:
+    """A loopback port on which a server can listen again and again.
+
+    Between two servers a socket is bound to it. Otherwise the kernel could assign it to any
+    connection of this machine.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The port; 0 before the first `listener`."""
+        self._reserved: socket.socket | None = None
+
+    def listener(self) -> socket.socket:
+        """Return a socket that is bound to the port. The server that listens with it closes it."""
+        listener, self._reserved = self._reserved or self._bind(), None
+        self.number = listener.getsockname()[1]
+        return listener
+
+    def reserve(self) -> None:
+        """Keep the port; the server must have closed its socket."""
+        if self._reserved is None:
+            self._reserved = self._bind()
+            weakref.finalize(self, self._reserved.close)
+
+    def _bind(self) -> socket.socket:
+        bound = socket.socket(proto=socket.IPPROTO_TCP)  # otherwise asyncio sets no TCP_NODELAY
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", self.number))
+        return bound

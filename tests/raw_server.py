@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Self, Unpack
 
 import pytest
 import trustme
-from helpers import UNLIMITED
+from helpers import UNLIMITED, free_port
 
 from pythpeer import Effect, Endpoint, PythpeerError, Rate, Retry, Secret, Session, SessionOptions
 from pythpeer.peerbet import Peerbet
@@ -343,7 +343,7 @@ def echo(make_response: Callable[[str], bytes]) -> Step:
 def closed_port() -> Iterator[str]:
     """The URL of a port that is in use but not listening, so that it refuses connections."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+        bound.bind(("127.0.0.1", free_port()))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 

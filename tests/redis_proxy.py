@@ -8,6 +8,8 @@ import struct
 from contextlib import suppress
 from typing import Self
 
+from helpers import ReusablePort
+
 
 class RedisProxy:
     """Forwards commands to the server at a port, except in the trouble that its attributes state.
@@ -18,7 +20,7 @@ class RedisProxy:
 
     def __init__(self, port: int) -> None:
         self.upstream_port = port
-        self._port = 0
+        self._port = ReusablePort()
         """The port on which it listens, the same each time."""
         self._server: asyncio.Server | None = None
         self.clients: set[_Client] = set()
@@ -32,18 +34,18 @@ class RedisProxy:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://127.0.0.1:{self._port.number}/0"
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Client(self), "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await loop.create_server(lambda: _Client(self), sock=self._port.listener())
 
     async def stop(self) -> None:
         """Refuse new connections, and close the open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._port.reserve()
         for client in list(self.clients):
             client.close()
         await asyncio.sleep(0.001)

@@ -26,6 +26,7 @@ from operator import attrgetter
 from typing import Any, Final, Literal, Self, Unpack
 
 import msgspec
+from helpers import ReusablePort
 
 from pythpeer import Rate, Session
 from pythpeer.testing.chat import ChatLine, FakeChat
@@ -135,7 +136,7 @@ class Scripted:
         """The open connections, which add and remove themselves."""
         self._server: asyncio.Server | None = None
         """The listening server between `start` and `stop`."""
-        self._port = 0
+        self._port = ReusablePort()
         """The port, from the first `start` on."""
 
     # -- used by tests ----------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Scripted:
     @property
     def url(self) -> str:
         """The base URL of both services."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port.number}"
 
     def session(self, **overrides: Any) -> Session:
         """A session for these services, which is not open yet."""
@@ -217,14 +218,16 @@ class Scripted:
     async def start(self) -> None:
         """Listen, on the same port each time."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await loop.create_server(
+            lambda: _Connection(self), sock=self._port.listener()
+        )
 
     async def stop(self) -> None:
         """Refuse new connections, and abort the open ones."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
+            self._port.reserve()
         for connection in list(self._connections):
             connection.transport.abort()
         await asyncio.sleep(0.001)

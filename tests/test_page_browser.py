@@ -263,9 +263,10 @@ async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
 
 async def test_it_reconnects_automatically(fake: FakeServices, chromium: str) -> None:
     """It shows when it is disconnected, and discards the contents of the old server."""
+    port = free_port()
     fake.chat.say("alice", "the first")
     async with browser(chromium) as tab:
-        async with Page(fake) as page:
+        async with Page(fake, port=port) as page:
             await tab.open(page.url)
             await tab.shows("the first", "#log")
             assert page._runner.server is not None
@@ -281,7 +282,6 @@ async def test_it_reconnects_automatically(fake: FakeServices, chromium: str) ->
         await tab.shows("does not respond", "#alert")
         assert await tab.run("document.querySelector('#text').value") == "to nobody"
         async with FakeServices() as other:
-            port = int(page.url.rstrip("/").rpartition(":")[2])
             other.chat.say("bob", "the second")
             async with Page(other, port=port):
                 await tab.shows("the second", "#log")
