@@ -175,11 +175,12 @@ class FaultyRedis:
     """A server with given responses to scripts, and with those of a server to other commands."""
 
     def __init__(
-        self, *answers: bytes, version: str = "7.0.0", context: ssl.SSLContext | None = None
+        self, *answers: bytes, version: str | None = "7.0.0", context: ssl.SSLContext | None = None
     ) -> None:
         self._context = context
         self.answers = deque(answers)
         self.version = version
+        """The version that it reports; ``None`` if it denies the command for that."""
         self.scripts = 0
         self.commands: list[list[bytes]] = []
         self._muted: set[asyncio.StreamWriter] = set()
@@ -229,6 +230,8 @@ class FaultyRedis:
                     writer.write(response + b"\r\n")
 
     def _answer(self, words: list[bytes]) -> bytes:
+        if words[0] == b"INFO" and self.version is None:
+            return b"-NOPERM no permissions"
         if words[0] == b"INFO":
             text = f"redis_version:{self.version}\r\nrun_id:x".encode()
             return b"$%d\r\n%s" % (len(text), text)

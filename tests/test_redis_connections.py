@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import ssl
-import weakref
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -213,28 +211,6 @@ async def test_a_password_given_as_the_user_name_is_not_shown() -> None:
             await store.log(CHAT).max_acknowledged()
         assert CANARY not in str(caught.value)
         await store._connections.aclose()
-
-
-async def test_a_failed_call_leaves_no_reference_cycle() -> None:
-    """The exception of redis-py would keep a dropped reader, and with it its items, alive."""
-    fake = FaultyRedis(b"-NOSCRIPT No matching script", b"-ERR no")
-
-    class Marker:
-        """Stands in the frame of the caller."""
-
-    async def call(store: RedisStore) -> weakref.ref[Marker]:
-        marker = Marker()
-        await store.log(CHAT).max_acknowledged()
-        return weakref.ref(marker)
-
-    async with fake as store:
-        await store.open()
-        gc.disable()
-        try:
-            marker = await call(store)
-            assert marker() is None
-        finally:
-            gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
 from ...extras import install_advice
+from ...tracebacks import strip_tracebacks
 from .address import Address
 from .keys import Keys
 from .scripts import Script, script
@@ -34,7 +35,6 @@ from .server_errors import (
     is_about_data,
     is_response,
     is_reusable,
-    strip_tracebacks,
 )
 
 if TYPE_CHECKING:
@@ -450,7 +450,8 @@ class Connections:
         await connection.send_command("INFO", "server")
         try:
             response = cast("bytes", await connection.read_response())
-        except ResponseError:
+        except ResponseError as error:
+            strip_tracebacks(error)
             response = b""  # not permitted; a new and empty server is still recognised
         lines = (line.partition(":") for line in response.decode("utf-8", "replace").splitlines())
         server = {name: value for name, _, value in lines}

@@ -15,7 +15,6 @@ __all__ = [
     "is_about_data",
     "is_response",
     "is_reusable",
-    "strip_tracebacks",
 ]
 
 NO_SCRIPT: Final = "the server does not have the script"
@@ -131,20 +130,3 @@ def is_response(error: Exception) -> bool:
 def is_reusable(error: Exception) -> bool:
     """Return whether the connection can be used again after the error."""
     return is_response(error) and error_code(error) not in ("READONLY", "UNBLOCKED", "MASTERDOWN")
-
-
-def strip_tracebacks(error: BaseException) -> None:
-    """Remove the tracebacks of *error*, its causes and its contexts.
-
-    While redis-py authenticates, its frames hold the password. An error of it is also part of a
-    cycle with its frames, which would keep alive the stream whose read failed.
-    """
-    links: list[BaseException] = [error]
-    seen: set[int] = set()
-    while links:
-        link = links.pop()
-        if id(link) in seen:
-            continue
-        seen.add(id(link))
-        link.__traceback__ = None
-        links += [other for other in (link.__cause__, link.__context__) if other is not None]
