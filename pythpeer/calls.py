@@ -132,7 +132,10 @@ class Caller:
                 break
             notify_retry(self.hooks, request.endpoint.name, failure, attempt, delay)
             await self._back_off(request.endpoint, delay)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure, result  # otherwise the error and this frame would refer to each other
 
     def remember_keys(self, keys: Sequence[Secret]) -> None:
         """Mask *keys* in the errors of later calls and polls, too: a service can repeat them."""

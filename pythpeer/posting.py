@@ -95,7 +95,10 @@ class Poster:
                 if posted_id is not None:
                     return posted_id
                 result.add_note("reading back did not find it; it may still arrive")
-        raise result
+        try:
+            raise result
+        finally:
+            del result  # otherwise the error and this frame would refer to each other
 
     async def _try_send(self, request: Request[PostResponse], text: str) -> int | PythpeerError:
         """Send *request* once. Returns the new message's id, or the error as a value."""

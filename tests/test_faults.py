@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import pickle
 import re
+import threading
+import weakref
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Final
 
 import msgspec
 import pytest
-from fault_cells import NO_FAULT, STREAMS, expected_call, expected_stream, run_call, run_stream
+from fault_cells import (
+    NO_FAULT,
+    STREAMS,
+    expected_call,
+    expected_stream,
+    reproduce,
+    run_call,
+    run_stream,
+    session_at,
+)
 from fault_page import PATH, page
 from faults import FAULTS, MAX_BODY, REPRODUCTIONS, TABLE, TIMEOUT, FaultRow
 from helpers import DEEP
 from raw_server import CALLS, StubDnsLoop
 
-from pythpeer import Effect, PythpeerError
+from pythpeer import Effect, PythpeerError, Retry, Session
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +87,37 @@ async def test_a_call_has_the_outcome_of_the_contract(row: FaultRow) -> None:
                 assert summary(result, reference) == summary(reference, reference), (
                     reproduction_name
                 )
+
+
+@each_fault
+async def test_nothing_of_a_caller_is_kept_after_a_fault(row: FaultRow) -> None:
+    """No reference cycle has its frame: a stream that is left is freed, with its connection."""
+
+    class Marker:
+        """Stands in the frame of the caller."""
+
+    async def call(session: Session) -> weakref.ref[Marker]:
+        marker = Marker()
+        with suppress(PythpeerError):
+            await session.peerbet.messages()
+        return weakref.ref(marker)
+
+    for reproduction_name, fault in row.reproductions.items():
+        async with (
+            reproduce(fault, NO_FAULT) as (url, _),
+            session_at(url, Retry(max_delay=2.0)) as session,
+        ):
+            gc.disable()
+            try:
+                for _ in range(2):
+                    marker = await call(session)
+                    await asyncio.sleep(0)  # the loop refers to the future that ended the call
+                    for thread in threading.enumerate():
+                        if thread.name.startswith("pythpeer-parser"):
+                            thread.join()  # it refers to its result
+                    assert marker() is None, reproduction_name
+            finally:
+                gc.enable()
 
 
 def check_error(error: PythpeerError) -> None:

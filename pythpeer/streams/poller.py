@@ -398,7 +398,10 @@ class Poller(Generic[T]):
             self._round = None
             round.done.set()
         if round.error is not None:
-            raise round.error
+            try:
+                raise round.error
+            finally:
+                del round  # otherwise the error and this frame would refer to each other
 
     async def _try_poll_once(self) -> PythpeerError | None:
         """Poll, or wait for another session's poll. Returns only errors that are not transient."""

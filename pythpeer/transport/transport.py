@@ -13,6 +13,7 @@ from yarl import URL
 
 from ..errors import PythpeerError, RequestTimeoutError, Result, TransportError
 from ..pacing.limiter import Permit
+from ..tracebacks import strip_tracebacks
 from ..wire.endpoints import Effect
 from ..wire.query import render_query
 from ..wire.request import Request
@@ -162,33 +163,31 @@ class Transport:
         try:
             with attempt.deadline:
                 result = await self._try_exchange(attempt)
-        except ConnectTimeoutError:
-            text = f"no connection to {route.address} within {CONNECT_TIMEOUT:g} s"
-            result = self._timeout_error(attempt, text)
-        except DeadlinePassedError:
-            missing = "complete response of" if permit.written else "connection to"
-            seconds = route.time_limit if endpoint.timeout is None else endpoint.timeout
-            limit = f"the time limit of {seconds:g} s (timeout)"
-            result = self._timeout_error(attempt, f"no {missing} {route.address} within {limit}")
-        except TransportClosedError:
-            result = TransportError(
-                "the session was closed", endpoint=request.endpoint.name, sent=permit.written
-            )
-        except FAILURES as error:
-            result = TransportError(
-                describe(error, route.address, self._max_header),
-                endpoint=request.endpoint.name,
-                sent=permit.written,
-                untrusted=is_untrusted(error),
-            )
+        except (ConnectTimeoutError, DeadlinePassedError, TransportClosedError, *FAILURES) as error:
+            result = self._explain(attempt, error)
+            strip_tracebacks(error)
         if attempt.response is not None and isinstance(result, PythpeerError):
             return attempt.response
         return result
 
-    @staticmethod
-    def _timeout_error(attempt: Attempt, text: str) -> RequestTimeoutError:
-        return RequestTimeoutError(
-            text, endpoint=attempt.request.endpoint.name, sent=attempt.permit.written
+    def _explain(self, attempt: Attempt, error: BaseException) -> PythpeerError:
+        """Return the error of the library for one that ended *attempt*."""
+        endpoint, route, sent = attempt.request.endpoint, attempt.route, attempt.permit.written
+        if isinstance(error, ConnectTimeoutError):
+            text = f"no connection to {route.address} within {CONNECT_TIMEOUT:g} s"
+            return RequestTimeoutError(text, endpoint=endpoint.name, sent=sent)
+        if isinstance(error, DeadlinePassedError):
+            missing = "complete response of" if sent else "connection to"
+            seconds = route.time_limit if endpoint.timeout is None else endpoint.timeout
+            text = f"no {missing} {route.address} within the time limit of {seconds:g} s (timeout)"
+            return RequestTimeoutError(text, endpoint=endpoint.name, sent=sent)
+        if isinstance(error, TransportClosedError):
+            return TransportError("the session was closed", endpoint=endpoint.name, sent=sent)
+        return TransportError(
+            describe(error, route.address, self._max_header),
+            endpoint=endpoint.name,
+            sent=sent,
+            untrusted=is_untrusted(error),
         )
 
     async def _try_exchange(self, attempt: Attempt) -> Result[RawResponse]:
@@ -227,9 +226,10 @@ class Transport:
         connection.send(render_head(attempt.route, attempt.request))
         try:
             return await connection.read_head()
-        except FAILURES:
+        except FAILURES as error:
             if not connection.was_stale:
                 raise
+            strip_tracebacks(error)
             return None
 
     @staticmethod
