@@ -16,19 +16,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from ..validation import INT32_MAX, check_integer, check_seconds
 
-__all__ = ["Bucket", "BucketState", "Rate"]
+__all__ = ["Bucket", "BucketState", "Rate", "SharedTime"]
 
 MAX_GUARD: Final = 0.5
 """Upper bound, in seconds, for a guard that was widened after 429 responses."""
 
 SUCCESSES_TO_NARROW: Final = 100
 """Responses in a row without a 429 after which a widened guard is reduced by a tenth."""
+
+MAX_SHARED_TIME: Final = 1e12
+"""The latest time in the state of a bucket, in seconds: with a later one, callers would wait
+indefinitely, so that the state is treated as damaged."""
+
+SharedTime = Annotated[float, msgspec.Meta(le=MAX_SHARED_TIME)]
+"""A time in the state of a bucket; minus infinity if there was none."""
 
 
 class BucketState(NamedTuple):
@@ -43,16 +50,16 @@ class BucketState(NamedTuple):
     stored: int
     """Tokens that depend on no earlier request: available at any time."""
 
-    due: float
+    due: SharedTime
     """When the last token that was not stored was due; minus infinity if there was none."""
 
-    start_times: list[float]
+    start_times: list[SharedTime]
     """Start times of the last requests, oldest first."""
 
     first_number: int
     """Number of the request that ``start_times[0]`` belongs to."""
 
-    paused: float
+    paused: SharedTime
     """No token is due before this time."""
 
     @property

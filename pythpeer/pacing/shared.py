@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from .backend import Grant
-from .bucket import Bucket, BucketState, Rate
+from .bucket import Bucket, BucketState, Rate, SharedTime
 
 __all__ = ["RECHECK_INTERVAL", "TOKEN_TTL", "TURN_GRACE", "SharedBucket"]
 
@@ -40,11 +40,11 @@ class _State(msgspec.Struct, array_like=True):
     bucket: BucketState
     """The spent tokens."""
 
-    outstanding: dict[int, tuple[str, float]]
+    outstanding: dict[int, tuple[str, SharedTime]]
     """By ticket, the owner of each token whose request is not written yet, and the time at which
     the token counts as spent."""
 
-    queue: list[tuple[str, float]]
+    queue: list[tuple[str, SharedTime]]
     """The processes that wait, first in, first out: owner, and the time until which it must ask
     again."""
 
