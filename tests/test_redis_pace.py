@@ -137,6 +137,7 @@ class LockstepModel:
                 self.script.report_dead(owner)
                 self.names.discard(owner)
                 self.outstanding.pop(number, None)
+                self.sent = [request for request in self.sent if request[2] != owner]
                 self.generations[number] += 1
             case "sleep":
                 self.script.now += steps * TICK
@@ -183,6 +184,15 @@ ACTIONS: Final = st.lists(
     [
         *[(0, "ask", 0), (0, "write", 0), (1, "ask", 0), (1, "write", 0), (1, "answer", 0)],
         *[(1, "sleep", 25), (2, "ask", 0), (2, "write", 0), (2, "ask", 0)],
+    ],
+)
+@example(  # the second one dies with a token, and before the response to its request
+    [Rate(0.125, 3, 0.0)] * 3,
+    True,
+    [
+        *[(0, "ask", 0), (1, "ask", 0), (1, "write", 0), (1, "ask", 0), (0, "ask", 0)],
+        *[(0, "come back", 0), (1, "die", 0), (0, "answer", 0)],
+        *[(0, "ask", 0), (1, "ask", 0), (0, "ask", 0)],
     ],
 )
 @example(  # the second waiter asks a little late, and is still before the third
