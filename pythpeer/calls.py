@@ -127,6 +127,7 @@ class Caller:
             if not isinstance(result, PythpeerError):
                 return result
             failure = result
+            del result  # so that the end can delete the only reference
             delay = self._retry_delay(request.endpoint, failure, attempt)
             if delay is None:
                 break
@@ -135,7 +136,7 @@ class Caller:
         try:
             raise failure
         finally:
-            del failure, result  # otherwise the error and this frame would refer to each other
+            del failure  # otherwise the error and this frame would refer to each other
 
     def remember_keys(self, keys: Sequence[Secret]) -> None:
         """Mask *keys* in the errors of later calls and polls, too: a service can repeat them."""
