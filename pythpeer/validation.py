@@ -17,6 +17,7 @@ from .errors import InvalidRequestError
 
 __all__ = [
     "INT32_MAX",
+    "MAX_STORED_TIME",
     "check_duration",
     "check_integer",
     "check_name",
@@ -32,6 +33,10 @@ __all__ = [
 
 INT32_MAX: Final = 2**31 - 1
 """Largest id of both services, which document their ids as Int32."""
+
+MAX_STORED_TIME: Final = 1e12
+"""The latest time, in seconds, that a store can contain: with a later one, callers would wait
+indefinitely, so that it is treated as damaged."""
 
 
 def check_integer(

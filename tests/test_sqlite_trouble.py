@@ -701,6 +701,7 @@ FOUND: Final = (
     "UPDATE entry SET item = 5",
     "UPDATE reader SET name = x'ff'",
     "UPDATE store SET salt = 1000000000000",
+    "UPDATE log SET leads_until = -9e999",  # JSON has no infinity
     *PACE_DAMAGES[1::9],  # infinity: callers waited indefinitely
 )
 """Those that once raised another exception, showed on the screen of `top`, or did not end."""
@@ -769,6 +770,17 @@ async def test_no_damage_has_an_effect_but_store_errors(
                 other.execute(damage)
             with suppress(StoreError), anyio.fail_after(2000.0):
                 await attempt(path)
+
+
+@pytest.mark.parametrize("until", ["9e999", "1e300"])
+async def test_a_lease_without_an_end_is_reported(path: Path, until: str) -> None:
+    """A session that waited for its end would never poll."""
+    async with opened_file(path) as store, opened_file(path) as other:
+        assert await store.log(CHAT).acquire_lease(10.0)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(f"UPDATE log SET leads_until = {until}")
+        with pytest.raises(StoreError, match="is damaged"):
+            await other.log(CHAT).acquire_lease(10.0)
 
 
 async def use_once(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from ..validation import INT32_MAX, check_integer, check_seconds
+from ..validation import INT32_MAX, MAX_STORED_TIME, check_integer, check_seconds
 
 __all__ = ["Bucket", "BucketState", "Rate", "SharedTime"]
 
@@ -30,11 +30,7 @@ MAX_GUARD: Final = 0.5
 SUCCESSES_TO_NARROW: Final = 100
 """Responses in a row without a 429 after which a widened guard is reduced by a tenth."""
 
-MAX_SHARED_TIME: Final = 1e12
-"""The latest time in the state of a bucket, in seconds: with a later one, callers would wait
-indefinitely, so that the state is treated as damaged."""
-
-SharedTime = Annotated[float, msgspec.Meta(le=MAX_SHARED_TIME)]
+SharedTime = Annotated[float, msgspec.Meta(le=MAX_STORED_TIME)]
 """A time in the state of a bucket; minus infinity if there was none."""
 
 

@@ -5,7 +5,9 @@ They are called in jobs of the database, whose errors are raised as those of a d
 
 from __future__ import annotations
 
-__all__ = ["blob", "integer", "number", "optional_text", "text"]
+from ...validation import MAX_STORED_TIME
+
+__all__ = ["blob", "integer", "optional_text", "text", "timestamp"]
 
 
 def blob(value: object) -> bytes:
@@ -22,10 +24,12 @@ def integer(value: object) -> int:
     return value
 
 
-def number(value: object) -> float:
-    """Return *value*. Raises `TypeError` if it is not a number."""
+def timestamp(value: object) -> float:
+    """Return *value*. Raises `TypeError` if it is not a number, `ValueError` if it is too large."""
     if not isinstance(value, int | float):
         raise _wrong_type(value)
+    if abs(value) > MAX_STORED_TIME:
+        raise ValueError(f"{value} s is not a time that a program can have stored")
     return value
 
 

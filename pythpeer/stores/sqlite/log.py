@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..base import Entry, Log, LogTail, NewEntry, Reader
+from .columns import timestamp
 from .log_state import LogState
 from .owner import OwnerId, is_alive
 from .positions import ReaderPositions
@@ -174,7 +175,7 @@ class SqliteLog(Log[T]):
             query = "SELECT leader, leads_until FROM log WHERE id = ?"
             leader, until = db.execute(query, (log,)).fetchone()
             # The lease of a process that has ended is free: another may poll immediately.
-            if leader not in (None, owner) and until > now and is_alive(leader):
+            if leader not in (None, owner) and timestamp(until) > now and is_alive(leader):
                 return False
             db.execute(
                 "UPDATE log SET leader = ?, leads_until = ? WHERE id = ?",

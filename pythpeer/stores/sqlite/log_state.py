@@ -22,7 +22,7 @@ import msgspec
 from ..base import Entry, LogTail, NewEntry, Topic
 from ..new_entries import Copies, assign_id, is_better_link
 from ..notify import Notifier
-from .columns import integer, number, text
+from .columns import integer, text, timestamp
 from .database import Database, data_version
 from .positions import ReaderPositions, max_stored
 
@@ -239,7 +239,7 @@ class LogState(Generic[T]):
             self._refresh(db)
             query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
             return [
-                PendingFetch(integer(fetch), text(owner), number(until), integer(completed))
+                PendingFetch(integer(fetch), text(owner), timestamp(until), integer(completed))
                 for fetch, owner, until, completed in db.execute(query, (self._id,))
             ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..fingerprints import has_digest, make_salt, stored_name
-from .columns import blob, number, text
+from .columns import blob, text, timestamp
 from .failures import damaged_error, store_error
 from .owner import boot_id
 from .positions_file import read_positions
@@ -169,7 +169,7 @@ def migrate(db: sqlite3.Connection, positions_path: str) -> bytes:
         salt = make_salt()
         _adopt_positions(db, positions_path, blob(owner))
         _hide_digests(db, salt)
-    _adjust_times(db, number(stored_offset), text(stored_boot_id), offset)
+    _adjust_times(db, timestamp(stored_offset), text(stored_boot_id), offset)
     db.execute("UPDATE store SET boot = ?, boot_id = ?, salt = ?", (offset, boot_id(), salt))
     return blob(salt)
 

@@ -14,7 +14,7 @@ from ..snapshot import (
     StoreSnapshot,
     endpoint_snapshot,
 )
-from .columns import integer, number, optional_text, text
+from .columns import integer, optional_text, text, timestamp
 from .log import ANONYMOUS
 from .owner import is_alive
 
@@ -42,7 +42,7 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
             topic=text(topic),
             head=service_id(integer(head)),
             length=integer(length),
-            has_leader=leader is not None and now < number(lease_until) and is_alive(leader),
+            has_leader=leader is not None and now < timestamp(lease_until) and is_alive(leader),
             pending_fetches=_count(db, COUNT_FETCHES, log),
             readers=tuple(
                 ReaderSnapshot(
@@ -57,7 +57,7 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
                 LatestItem(service_id(integer(id)), optional_text(item))
                 for id, item in reversed(_latest(db, log, latest))
             ),
-            idle_for=max(0.0, now - number(lease_until)) if lease_until else None,
+            idle_for=max(0.0, now - timestamp(lease_until)) if lease_until else None,
         )
         for log, topic, head, length, leader, lease_until in rows
     ]
