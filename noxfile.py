@@ -259,7 +259,7 @@ def coverage(session: nox.Session) -> None:
 def tests_deep(session: nox.Session) -> None:
     """Run the tests with many examples for each property and every combination of cases.
 
-    The seed is printed first; ``-- --hypothesis-seed=N`` repeats a run. Takes an hour.
+    The seed is printed first; ``-- --hypothesis-seed=N`` repeats a run. Takes 15 to 60 minutes.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     chosen = any("hypothesis-seed" in argument for argument in session.posargs)

@@ -333,6 +333,7 @@ class Limiter:
             self._on_waiter_cancelled(waiter)
             if self._backend_task is not None and not queue:
                 await self._cancel_backend_ask(self._backend_task)
+            del waiter  # otherwise its error and this frame would refer to each other
             raise
         permit.waited = self._now() - now
         return permit

@@ -121,7 +121,7 @@ class _Failure:
         malformed: bool = False,
         other_salt: bool = False,
     ) -> None:
-        self.error: Final = error
+        self.error = error
         self.other_salt: Final = other_salt
         """Whether the names of the keys were made with a salt that the store does not have now."""
         self.malformed: Final = malformed
@@ -130,6 +130,15 @@ class _Failure:
         """Whether another attempt may succeed."""
         self.stale: Final = stale
         """Whether an idle connection was found dead, so that a new one may succeed immediately."""
+
+    def take_error(self) -> StoreError:
+        """Return the error, which is raised then, and keep no reference to it.
+
+        Otherwise the error and the frame that has this failure would refer to each other.
+        """
+        error = self.error
+        del self.error
+        return error
 
 
 class Connections:
@@ -176,7 +185,7 @@ class Connections:
         failure = await self._try_open()
         if failure is not None:
             await self.aclose()
-            raise failure.error
+            raise failure.take_error()
         self._was_accepted = True
         if self._address.is_exposed and str(self._address) not in _warned:
             _warned.add(str(self._address))
@@ -233,7 +242,7 @@ class Connections:
             await self._execute(_pack_command(b"", 0, ("PING",)))  # a new connection reads the salt
             outcome = await self._try_script(script, keys(), args, fixed_args)
         if isinstance(outcome, _Failure):
-            raise outcome.error
+            raise outcome.take_error()
         return outcome
 
     async def _try_script(
@@ -277,7 +286,7 @@ class Connections:
         if isinstance(outcome, _Failure) and outcome.stale:
             return False  # immediately, so that the caller asks again on a new connection
         if isinstance(outcome, _Failure):
-            raise outcome.error
+            raise outcome.take_error()
         return bool(outcome)
 
     async def scan(self, prefix: str) -> list[str]:
@@ -303,7 +312,7 @@ class Connections:
     async def _execute_or_raise(self, *words: Argument) -> Any:
         outcome = await self._execute(_pack_command(b"", 0, words))
         if isinstance(outcome, _Failure):
-            raise outcome.error
+            raise outcome.take_error()
         return outcome
 
     # -- one attempt ------------------------------------------------------------------------------

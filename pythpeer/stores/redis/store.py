@@ -165,7 +165,10 @@ class RedisStore(Store):
             await self._heartbeat.aclose()
             await self._connections.aclose()
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # otherwise the error and this frame would refer to each other
 
     def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
         pending_writes = [state.write_pending for state in self._logs.values()]

@@ -205,7 +205,10 @@ class Database:
         if brief and sync != "now":
             result = self._try_now(lambda db: self._execute(job, db), sync)
             if isinstance(result, StoreError):
-                raise result
+                try:
+                    raise result
+                finally:
+                    del result  # otherwise the error and this frame would refer to each other
             if not isinstance(result, _Busy):
                 return result
         return await self._run(lambda: self._transaction(job, sync))
@@ -276,7 +279,10 @@ class Database:
             self._completed += 1
             raise store_error(self.path, NO_THREAD, transient=True) from None
         if isinstance(result, StoreError):
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # otherwise the error and this frame would refer to each other
         return result
 
     # -- on the event loop or on the thread -------------------------------------------------------
