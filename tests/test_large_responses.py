@@ -429,7 +429,7 @@ async def test_a_thread_ends_with_its_response() -> None:
 
     async with RawServer(answer(mails(MANY))) as server, open_session(server.url) as session:
         join_parsers()  # those of other tests
-        before = set(threading.enumerate())  # one of another test may end meanwhile
+        before = set(threading.enumerate())  # one of another test can end concurrently
         assert await count_history(session, server.url) == MANY
         join_parsers()
         assert set(threading.enumerate()) <= before
