@@ -140,7 +140,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the mail was marked as read when the service returned it."""
     recovered: bool = False
     """Whether it was read from the history after a response was lost: it may have been returned
-    before."""
+    before, or be old. After the first lost response, this is all mail that the store has never
+    had, also what was read before the store existed: check `sent_at` before you answer it."""
     raw: JsonObject
     """The whole object as the service sent it, decoded from JSON."""
 

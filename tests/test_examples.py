@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, redirect_stdout
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice, product
 from pathlib import Path
 from textwrap import indent
@@ -163,6 +163,7 @@ class Program:
         with patch.object(pythpeer, "run", run):
             exec(compile(self.source, self.name, "exec"), names)
         names["MESSAGES"] = 10_000  # the dashboard shows all of them
+        names["MAX_AGE"] = datetime.now(UTC) - START + timedelta(days=2)  # mail is as old as START
         names.update(self.constants)
         [call] = calls
         return call
@@ -227,15 +228,19 @@ def may_succeed(write: RecordedRequest) -> bool:
 
 @pytest.fixture
 async def fake(
+    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     folder: Path,
     anyio_backend: object,
 ) -> AsyncIterator[FakeServices]:
-    """Fake services whose addresses and keys are in the environment, and a separate folder."""
+    """Fake services whose addresses and keys are in the environment, and a separate folder.
+
+    The parameter is the time at their start, by default `START`.
+    """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PORT", str(free_port()))
     monkeypatch.setenv("PYTHPEER_STORE", "bot.sqlite")
-    async with FakeServices(now=START) as fake:
+    async with FakeServices(now=getattr(request, "param", START)) as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         yield fake
@@ -425,6 +430,30 @@ async def test_an_example_survives_every_fault(
     if EXAMPLES[name] == (talk,):
         assert program.shown == dict.fromkeys(expected, 1)
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("fake", [START - timedelta(days=3)], indirect=True)
+@pytest.mark.parametrize("name", [name for name, causes in EXAMPLES.items() if mail in causes])
+async def test_old_mail_is_not_answered_after_a_lost_response(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Old is what was read elsewhere, days before the store existed; what was lost is answered."""
+    for number in range(5):
+        fake.mail.deliver(f"old{number}", "hello")
+    async with fake.session() as elsewhere:
+        assert len(await elsewhere.pythbots.unread_mail()) == 5
+    await asyncio.sleep(3 * 86400.0)
+    program = Program(name, fake)
+    async with program.running():
+        fake.mail.deliver("user1", "hello")
+        await asyncio.sleep(30.0)
+        fake.faults.add("pythbots.mail.readnew", Fault.drop())
+        fake.mail.deliver("user2", "hello")
+        await asyncio.sleep(60.0)
+    thanked = [sent.recipient for sent in fake.mail.sent if sent.text.startswith("Thank you")]
+    assert thanked == ["user1", "user2"]
+    manually = [record for record in caplog.records if "checked manually" in record.message]
+    assert len(manually) == 5
 
 
 def confirmed(name: str, fake: FakeServices) -> Program:

@@ -160,6 +160,28 @@ async def test_what_was_lost_is_recovered_in_a_later_session(new_store: StoreFac
             assert seen(await all_within(5.0, stream)) == {("lost", True): 1}
 
 
+async def test_mail_from_before_the_store_comes_once_after_a_lost_response(
+    new_store: StoreFactory,
+) -> None:
+    """It was read elsewhere, which nothing in the history tells, so that it is not dropped."""
+    store = new_store()
+    async with Scripted() as services:
+        services.deliver("old", "older")
+        async with services.session() as elsewhere:
+            assert len(await elsewhere.pythbots.unread_mail()) == 2
+        services.deliver("first")
+        async with services.session(store=store) as session:
+            stream = session.pythbots.mail_stream(name="me")
+            assert seen(await all_within(5.0, stream)) == {("first", False): 1}
+            services.script("readnew", DROP)
+            services.deliver("lost")
+            recovered = {("old", True): 1, ("older", True): 1, ("lost", True): 1}
+            assert seen(await all_within(60.0, stream)) == recovered
+            services.script("readnew", DROP)
+            services.deliver("lost again")
+            assert seen(await all_within(60.0, stream)) == {("lost again", True): 1}
+
+
 async def test_a_direct_call_reads_on_while_the_history_is_unreadable(
     services: Scripted, session: Session
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pythpeer import (
     DecodeError,
     HttpStatusError,
     InvalidRequestError,
+    Mail,
     MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
@@ -29,6 +30,9 @@ logger = logging.getLogger("bot")
 
 PAUSE = 5.0
 """Seconds until something is sent again that was certainly not sent."""
+
+MAX_AGE = timedelta(days=2)
+"""The age up to which recovered mail is answered: longer than any difference of time zones."""
 
 REPORT_TO = "tiro"
 """The user who receives the report."""
@@ -67,12 +71,24 @@ async def answer_mail(session: Session) -> None:
     """Answer mail."""
     async for mail in session.pythbots.mail_stream(name="desk"):
         sender = mail.sender or mail.sender_id
-        if not sender or (mail.recovered and mail.id is None):  # perhaps answered before
+        if not sender or was_perhaps_answered(mail):
             logger.warning("to be checked manually: mail %s from %r", mail.id, sender)
             continue
         text = f"Thank you, {sender}."
         if not await send(session, partial(session.pythbots.send_mail, sender, text)):
             return
+
+
+def was_perhaps_answered(mail: Mail) -> bool:
+    """Return whether mail may have been answered before: recovered mail without an id, or old mail.
+
+    After a lost response, the stream returns all mail of the history that the store has never had,
+    also what was read before the store existed.
+    """
+    if not mail.recovered:
+        return False
+    now = datetime.now(UTC).replace(tzinfo=None)  # dates of mail have no time zone
+    return mail.id is None or mail.sent_at is None or now - mail.sent_at > MAX_AGE
 
 
 async def report(session: Session) -> None:
