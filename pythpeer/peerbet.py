@@ -233,7 +233,7 @@ class Peerbet:
 
         With ``confirm=True`` the newest message's id is read before the post; if that fails, its
         error is raised and nothing was sent. When the outcome of the post is unknown, the chat is
-        read four times within some seven seconds, in search of a public message of the same text by
+        read four times within some eight seconds, in search of a public message of the same text by
         the owner of the key whose id belongs to no other post of this session. Its id is returned.
         If there is none, or reading fails, `OutcomeUnknownError` is still raised, with a note that
         names the reason: the message may arrive later. It helps within this call only: after a

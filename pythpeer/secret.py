@@ -24,7 +24,7 @@ ANONYMOUS_ACCOUNT: Final = "nobody"
 def _problem(value: object) -> str | None:
     """Return why *value* is not a valid key, without any part of it; ``None`` if it is valid."""
     if not isinstance(value, str):
-        return f"a key must be text, not {type(value).__name__}"
+        return f"a key must be a str, not {type(value).__name__}"
     if not value:
         return "a key must not be empty"
     if any(character < " " or "\x7f" <= character <= "\x9f" for character in value):

@@ -43,7 +43,7 @@ def split_text(text: str, limit: int = 250) -> tuple[str, ...]:
             grapheme cluster is longer than *limit*.
     """
     if not isinstance(text, str):
-        raise InvalidRequestError(f"text must be text, not {type(text).__name__}")
+        raise InvalidRequestError(f"text must be a str, not {type(text).__name__}")
     check_integer("limit", limit, 1)
     text = text.strip()
     parts: list[str] = []

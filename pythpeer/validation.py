@@ -116,7 +116,7 @@ def check_text(
     """
     problem = None
     if not isinstance(value, str):
-        problem = f"must be text, not {type(value).__name__}"
+        problem = f"must be a str, not {type(value).__name__}"
     elif not value:
         problem = "must not be empty"
     elif max_length is not None and len(value) > max_length:

@@ -354,7 +354,7 @@ async def test_a_dead_key_that_looks_like_no_key_is_reported() -> None:
     report = await examined({"dead_key": "ignored"}, peerbet_key=f"{CANARY} of old")
     found = finding_of(report, "peerbet.key")
     assert found.status is NOTE
-    assert "a dead key may look like no key" in found.text
+    assert "a wrong key may look like no key" in found.text
     assert "run this again" in (found.advice or "")
     for valid in (await examined({"dead_key": "ignored"}), await examined({})):
         assert finding_of(valid, "peerbet.key").status is OK

@@ -45,7 +45,7 @@ def test_quirks_are_given_read_and_shown() -> None:
         ({"mail_ids": "no"}, "mail_ids"),
         ({"refusal_status": 500}, "refusal_status"),
         ({"personal_key_param": ""}, "personal_key_param"),
-        ({"windw": "newest"}, "windw"),
+        ({"windw": "newest"}, "no quirk or argument .windw.; quirks: .*window"),
     ],
 )
 def test_unknown_quirks_are_rejected(wrong: dict[str, Any], words: str) -> None:

@@ -334,7 +334,7 @@ def test_text_without_marks_is_split_like_words(text: str) -> None:
 @pytest.mark.parametrize("text", [None, 5, b"bytes", ["text"]], ids=repr)
 def test_only_text_is_split(text: Any) -> None:
     """Anything but text is rejected."""
-    with pytest.raises(InvalidRequestError, match="text must be text"):
+    with pytest.raises(InvalidRequestError, match="text must be a str"):
         split_text(text)
 
 

@@ -1,4 +1,4 @@
-"""A bot with a web page of the latest messages, and its state for an orchestrator."""
+"""A bot with a web page of the latest messages, and its health for a monitor."""
 
 import html
 import os

@@ -19,12 +19,13 @@ Use the Peerbet chat, read and send PythBots mail, look up users and chats.
 
 Keys and URLs are read from the environment, never from arguments. A key \
 that is required and not set is read from the terminal, without an echo.
-  PYTHPEER_PEERBET_KEY        to post, to read private messages, to roll
-  PYTHPEER_PERSONAL_KEY       for mail
-  PYTHPEER_PYTHBOTS_API_KEY   for PythBots, if it requires one
-  PYTHPEER_PEERBET_URL        another URL of Peerbet
-  PYTHPEER_PYTHBOTS_URL       another URL of PythBots
-  PYTHPEER_STORE              the store of positions and pacing: a file, or a redis:// URL
+  PYTHPEER_PEERBET_KEY         to post, to read private messages, to roll
+  PYTHPEER_PERSONAL_KEY        for mail
+  PYTHPEER_PERSONAL_KEY_PARAM  "personalkey", if mail spells it that way
+  PYTHPEER_PYTHBOTS_API_KEY    for PythBots, if it requires one
+  PYTHPEER_PEERBET_URL         another URL of Peerbet
+  PYTHPEER_PYTHBOTS_URL        another URL of PythBots
+  PYTHPEER_STORE               the store of positions and pacing: a file, or a redis:// URL
 
 Exit codes:
   0    success; also if the output is closed, or demo or serve is interrupted

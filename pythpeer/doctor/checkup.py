@@ -400,8 +400,8 @@ def _accepted_key(check: str, messages: Iterable[Json]) -> Finding:
     return Finding(
         check,
         Status.NOTE,
-        "not rejected, but no message is private or its owner's: a dead key may look like no key",
-        "post a message and run this again; a post with a dead key is rejected",
+        "not rejected, but no message is private or its owner's: a wrong key may look like no key",
+        "post a message and run this again; a post with a wrong key is rejected",
     )
 
 

@@ -112,8 +112,12 @@ class Quirks(
 
 def make_quirks(old: Quirks, **changes: Unpack[QuirkOptions]) -> Quirks:
     """Return *old* with *changes*. Raises `InvalidRequestError` for an unknown or invalid quirk."""
+    unknown = [name for name in changes if name not in Quirks.__struct_fields__]
+    if unknown:
+        names = ", ".join(Quirks.__struct_fields__)
+        raise InvalidRequestError(f"there is no quirk or argument {unknown[0]!r}; quirks: {names}")
     try:
         return msgspec.convert({**msgspec.structs.asdict(old), **changes}, Quirks)
     except msgspec.ValidationError as error:
         reason = str(error)
-    raise InvalidRequestError(f"unknown quirk: {reason}")
+    raise InvalidRequestError(f"invalid quirk: {reason}")

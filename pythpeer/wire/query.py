@@ -57,7 +57,7 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
         if not isinstance(name, str):
             type_name = type(name).__name__
             raise InvalidRequestError(
-                f"a parameter's name must be text, not {type_name}", endpoint=endpoint
+                f"a parameter's name must be a str, not {type_name}", endpoint=endpoint
             )
         if not name:
             raise InvalidRequestError("a parameter's name must not be empty", endpoint=endpoint)
@@ -87,7 +87,7 @@ def _encode_value(name: str, value: object, endpoint: str) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return quote(repr(value), safe="")
     raise InvalidRequestError(
-        f"{name} must be text, a bool, a finite number of 64 bits, a Secret or FLAG",
+        f"{name} must be a str, a bool, a finite number of 64 bits, a Secret or FLAG",
         endpoint=endpoint,
     )
 
