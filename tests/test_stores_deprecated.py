@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pydoc
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -368,3 +369,12 @@ def test_an_abstract_method_is_missing_under_both_names() -> None:
 
     with pytest.raises(TypeError, match="snapshot"):
         Half()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize("cls", [MemoryStore, Store, Log, Reader, LogSnapshot, NewEntry])
+def test_the_help_of_a_class_warns_of_nothing(cls: type) -> None:
+    """It reads each attribute of the class, and ignores exceptions."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert pydoc.render_doc(cls)
+    assert caught == []

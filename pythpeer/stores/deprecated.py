@@ -54,10 +54,10 @@ class _Renamed:
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         cls = type(instance) if owner is None else owner
+        if instance is None:  # no warning: `pydoc` and others read all attributes of a class
+            return getattr(cls, self.new)
         name = cls.__name__
         warn_renamed(f"{name}.{self._old}", f"{name}.{self.new}")
-        if instance is None:
-            return getattr(cls, self.new)
         # Where a subclass defines the old name, only its `super()` reaches this descriptor. It then
         # needs the implementation of the class above it, not its own under the new name.
         overriding = [base for base in cls.__mro__ if vars(base).get(self._old, self) is not self]
