@@ -44,6 +44,7 @@ from pythpeer import Rate
 from pythpeer.cli import main, overview, runtime
 from pythpeer.cli.app import app
 from pythpeer.cli.demo import command as demo
+from pythpeer.cli.output.console import make_console
 from pythpeer.cli.output.ndjson import json_line
 from pythpeer.cli.output.rows import Rows
 from pythpeer.sanitize import sanitize
@@ -292,6 +293,19 @@ def test_the_help_of_commands_is_broken_between_words(
     out = run("completion", "--help").out
     path = "~/.local/share/bash-completion/completions/pythpeer"
     assert f"pythpeer completion bash \\\n> {path}\n" in out or width < len(path) + 2
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("1", 20), ("2", 20), ("30", 30)])
+def test_no_width_is_too_small(
+    run: Run, monkeypatch: pytest.MonkeyPatch, term: str, columns: str, width: int
+) -> None:
+    """The formatter of the help does not end, or raises an error, where it has no space."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", term)
+    assert make_console().width == width
+    lines = run("dice", "--help").out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
@@ -24,6 +24,10 @@ from .colours import THEME_16, THEME_256
 from .ndjson import json_line
 
 __all__ = ["as_json", "is_interactive", "make_console", "print_line", "write_json"]
+
+
+MIN_WIDTH: Final = 20
+"""The least width that is assumed: with less, the formatter of the help fails or does not end."""
 
 
 class _Console(Console):
@@ -41,6 +45,17 @@ class _Console(Console):
                 yield segment
             else:
                 yield Segment("\n".join(map(sanitize, segment.text.split("\n"))), segment.style)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The columns, at least `MIN_WIDTH`, and the lines."""
+        size = super().size
+        width = size.width or get_terminal_size().columns  # COLUMNS=0 is as if it was not set
+        return size._replace(width=max(width, MIN_WIDTH))
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self.width, self.height = new_size
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
