@@ -104,7 +104,7 @@ def run_process(program: str, path: Path) -> list[str]:
 # -- arguments ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", ":memory:", b"store", None, 5])
+@pytest.mark.parametrize("path", ["", "a\0b", "a\ud800", ":memory:", b"store", None, 5])
 def test_a_path_is_a_str_or_a_path(path: str) -> None:
     """Anything else raises an error when the store is created."""
     with pytest.raises(InvalidRequestError):
@@ -118,6 +118,20 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
     """Anything else raises an error when the store is created."""
     with pytest.raises(InvalidRequestError):
         SqliteStore("store.sqlite", **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the current directory cannot be removed")
+def test_a_relative_path_needs_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been removed, as a deployment does with an old version."""
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir(tmp_path / "old")
+    (tmp_path / "old").rmdir()
+    with pytest.raises(InvalidRequestError, match=r"'bot.sqlite' is relative") as caught:
+        SqliteStore("bot.sqlite")
+    assert caught.value.__context__ is None
+    assert SqliteStore(tmp_path / "bot.sqlite").path == tmp_path / "bot.sqlite"
 
 
 async def test_its_repr_shows_its_file(path: Path) -> None:

@@ -220,4 +220,14 @@ def _checked(path: object) -> Path:
         raise InvalidRequestError("path must be a str or a Path, and not empty")
     if path == ":memory:":
         raise InvalidRequestError('":memory:" is not supported, use MemoryStore()')
-    return Path(path).absolute()
+    try:
+        os.fsencode(path)
+        return Path(path).absolute()
+    except UnicodeEncodeError:
+        problem = f"path {path!r} cannot be the name of a file: use other characters"
+    except OSError:
+        problem = (
+            f"path {path!r} is relative, and the current directory does not exist any more: use an"
+            " absolute path"
+        )
+    raise InvalidRequestError(problem)
